@@ -1,0 +1,76 @@
+// The problem every chapter solves: its shape, its arithmetic and what it costs at the least.
+//
+//   O = softmax(scale * Q K^T) V     Q [B, Hq, Nq, D]   K, V [B, Hkv, Nkv, D]   O like Q
+//
+// All tensors are contiguous, row-major ("C order"). Query head h reads key/value head
+// h / (Hq / Hkv) (grouped-query attention). Causal is aligned bottom-right: query i sees the
+// keys j <= i + Nkv - Nq.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace al {
+
+enum class DType { fp32, fp16, bf16 };
+
+const char* to_string(DType dtype);       // "fp32", "fp16", "bf16"
+std::size_t bytes_of(DType dtype);        // bytes of one element
+DType parse_dtype(const std::string& s);  // throws Error(usage), listing what is allowed
+
+// Which part of the formula a stage computes.
+enum class Operation {
+  scores,     // S = scale * Q K^T    [B, Hq, Nq, Nkv] fp32; masked entries need not be written
+  attention,  // O, and LSE if asked
+};
+
+struct Problem {
+  Operation operation = Operation::attention;
+  int batch = 1;
+  int heads = 8;     // Hq
+  int kv_heads = 8;  // Hkv, divides heads
+  int seq = 1024;    // Nq
+  int kv_seq = 1024; // Nkv
+  int head_dim = 64; // D
+  DType dtype = DType::fp16;
+  bool causal = true;
+  double scale = 0.125;
+
+  int group() const { return heads / kv_heads; }
+  std::int64_t q_rows() const { return std::int64_t{batch} * heads * seq; }
+  std::int64_t q_elements() const { return q_rows() * head_dim; }
+  std::int64_t kv_elements() const { return std::int64_t{batch} * kv_heads * kv_seq * head_dim; }
+  std::int64_t score_elements() const { return q_rows() * kv_seq; }
+
+  // Bytes of the result: fp32 scores, or O in the input's dtype.
+  std::int64_t out_elements() const;
+  std::size_t out_element_bytes() const;
+  std::size_t out_bytes() const { return out_elements() * out_element_bytes(); }
+  // Bytes of the tensors the operation reads.
+  std::size_t in_bytes() const;
+
+  // Number of keys query row i sees: 0 … kv_seq.
+  int visible_keys(int i) const;
+};
+
+// Throws Error(usage) unless every size is >= 1, head_dim is one of 16, 32, 64, 128, 256,
+// kv_heads divides heads, the scale is finite, and every tensor can be indexed.
+void validate(const Problem& problem);
+
+// "B1 H8 N1024 D64 fp16 causal"; kv_heads and kv_seq appear when they differ.
+std::string to_string(const Problem& problem);
+
+// What must be paid whatever the kernel: floating-point operations (a multiply-add counts two),
+// and bytes with every input read once and every output written once.
+//
+// FLOPs follow the field's convention, 4 B Hq Nq Nkv D halved for causal (2 ... for the scores
+// alone); causal uses the area under the diagonal, so Nq != Nkv comes out right too: Nq Nkv - Nq²/2
+// for Nq <= Nkv.
+struct Work {
+  double flops = 0;
+  double bytes = 0;
+};
+Work minimum_work(const Problem& problem);
+
+}  // namespace al

@@ -1,0 +1,38 @@
+// The float64 oracle, and the plain fp32 implementation whose error sets the budget.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/data.hpp"
+#include "common/problem.hpp"
+
+namespace al {
+
+// Rows of the result, flattened over [B, Hq, Nq], that a check looks at; sorted, unique.
+// All of them while the oracle stays under ~2 s of arithmetic, else `at_most` of them: always the
+// first and last rows of the first and last heads and the rows around multiples of 64 (tile
+// edges), the rest spread by a hash.
+std::vector<std::int64_t> rows_to_check(const Problem& problem, int at_most = 512);
+
+struct ReferenceRows {
+  std::vector<std::int64_t> rows;
+  int columns = 0;                // kv_seq for scores, head_dim for attention
+  std::vector<double> exact;      // [rows, columns]; float64 from the same rounded inputs
+  std::vector<double> exact_lse;  // [rows]; attention only; -inf where no key is visible
+  // The plain implementation on the same rows: fp32 scores and accumulation, P and O rounded to
+  // the input's dtype.
+  std::vector<float> plain;       // [rows, columns]
+  std::vector<float> plain_lse;   // [rows]
+  // The size of the numbers that were added up to make a row: what an error is measured against.
+  // attention: sqrt(mean_d (sum_j p_j |v_jd|)^2);  scores: |scale| sqrt(sum_d q_d^2 mean_j k_jd^2)
+  std::vector<double> row_scale;  // [rows]
+  // Masked entries of a scores row are not part of the result.
+  int visible(const Problem& problem, std::size_t row_index) const;  // columns that count
+};
+
+// Threaded over rows. `threads` 0: one for each core.
+ReferenceRows reference(const Problem& problem, const HostInputs& inputs,
+                        std::vector<std::int64_t> rows, int threads = 0);
+
+}  // namespace al

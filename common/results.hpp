@@ -1,0 +1,51 @@
+// What a run found, as plain data: the runner fills it, report.cpp writes it (text, Markdown,
+// JSON, CSV) and reads it back. docs/results/schema.json describes the JSON.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/benchmark.hpp"
+#include "common/check.hpp"
+#include "common/options.hpp"
+#include "common/roofline.hpp"
+
+namespace al {
+
+// What the emulator counted, for the whole launch.
+struct Counts {
+  std::int64_t global_load_bytes = 0, global_store_bytes = 0;
+  std::int64_t global_requests = 0, global_sectors = 0;     // warp accesses; 32-byte sectors
+  std::int64_t shared_requests = 0, shared_wavefronts = 0;  // warp accesses; passes they took
+  std::int64_t barriers = 0, shuffles = 0;                  // per block; per warp
+};
+
+struct Row {
+  std::string stage, variant, idea;
+  Role role = Role::stage;
+  std::string config;
+  Problem problem;
+  std::string refused;  // why it did not run; then nothing below is set
+  std::optional<Benchmark> time;
+  std::optional<double> tflops, gbps;         // minimum_work over the median time
+  std::optional<Limit> limit;                 // the ceiling that binds the problem
+  std::optional<double> limit_fraction;       // limit.ms / median
+  std::optional<double> predicted_ms;         // from the variant's own cost
+  std::string predicted_by;                   // which ceiling the prediction names
+  std::size_t extra_bytes = 0;                // workspace
+  ErrorReport error;
+  std::string prior;                          // what ratio_to_prior is against: "stage/variant"
+  std::optional<double> ratio_to_prior;       // prior ms / this ms
+  std::optional<Counts> counts;               // emulator only
+};
+
+struct Results {
+  std::string program, date, commit;
+  DeviceInfo device;
+  Ceilings ceilings;
+  std::vector<Row> rows;
+};
+
+}  // namespace al

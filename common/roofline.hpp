@@ -1,0 +1,37 @@
+// What this machine can do at the most, measured, and what that predicts for a kernel.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "common/stage.hpp"
+
+namespace al {
+
+// A ceiling that could not be measured is absent; `why_absent` says why.
+struct Ceilings {
+  std::optional<double> copy_gbps;      // read + written bytes, best copy
+  std::optional<double> read_gbps;      // best of several read kernels, >= 1 GiB
+  std::optional<double> ffma_tflops;    // independent FP32 FMA chains
+  std::optional<double> tensor_tflops;  // fp16 8192^3 through cuBLAS
+  std::optional<double> shared_gbps;    // conflict-free shared-memory loads, all SMs
+  std::string why_absent;
+};
+
+Ceilings measure_ceilings();  // about a second on a GPU; all absent under the emulator
+
+// The ceiling that binds a piece of work: its name, its value, and the time it allows.
+struct Limit {
+  std::string name;  // "copy GB/s", "FFMA TFLOP/s", "tensor TFLOP/s", "shared GB/s"
+  double value = 0;
+  double ms = 0;
+};
+
+// The binding ceiling for the least work the problem needs; `tensor` says which unit the
+// kernel computes on. Nothing when the ceilings are absent.
+std::optional<Limit> binding_limit(const Problem& problem, bool tensor, const Ceilings& ceilings);
+
+// The prediction for a kernel: the slowest of its costs at the ceilings.
+std::optional<Limit> predict(const Cost& cost, const Ceilings& ceilings);
+
+}  // namespace al

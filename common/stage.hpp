@@ -1,0 +1,67 @@
+// The stage record: all that the rest of the house knows about a chapter.
+//
+// A chapter's stage.cu defines one Stage. Its executable, the next chapter's executable, the
+// tests, `ladder` and the C ABI all read it.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "common/device.hpp"
+#include "common/problem.hpp"
+
+namespace al {
+
+// Device pointers, contiguous, with the shapes of Problem.
+struct Arguments {
+  const void* q = nullptr;    // [B, Hq, Nq, D]
+  const void* k = nullptr;    // [B, Hkv, Nkv, D]
+  const void* v = nullptr;    // [B, Hkv, Nkv, D]; unused by Operation::scores
+  void* out = nullptr;        // scores: S [B, Hq, Nq, Nkv] fp32; attention: O [B, Hq, Nq, D]
+  float* lse = nullptr;       // [B, Hq, Nq] fp32, natural log; nullptr: not wanted
+  void* workspace = nullptr;  // Variant::workspace bytes, 256-byte aligned
+};
+
+// What a kernel makes the hardware do, by the chapter's own count; the runner turns it into a
+// predicted time with the measured ceilings (roofline.hpp).
+struct Cost {
+  double ffma_flops = 0;         // on the FP32 units, 2 per FMA
+  double tensor_flops = 0;       // on the tensor cores
+  double dram_bytes = 0;         // read + written, re-reads that miss L2 included
+  double shared_wavefronts = 0;  // 128-byte passes of the load/store unit (shared memory and L1)
+};
+
+struct Variant {
+  const char* name;   // what --variant, the JSON and the C ABI call it: "register_tiles"
+  const char* idea;   // one line, for --list and the table
+  const char* prior;  // the variant of this stage it is timed against; nullptr: prior stage's best
+
+  // Why this variant cannot run this problem here; empty: it can. Says what is allowed.
+  std::string (*refuse)(const Problem&, const DeviceInfo&);
+  std::size_t (*workspace)(const Problem&);  // bytes; nullptr: none
+  Cost (*cost)(const Problem&);              // nullptr: no prediction
+  // Enqueues the kernels. Inputs have been validated and not refused.
+  void (*launch)(const Problem&, const Arguments&, Stream);
+};
+
+enum class Role { stage, prior, yardstick };
+
+struct Stage {
+  const char* name;   // "01_naive_qk"
+  const char* title;  // one line
+  Operation operation;
+  std::span<const Variant> variants;  // in the order the chapter grows them
+  // Index of the variant to use for this problem when the user names none.
+  int (*best)(const Problem&, const DeviceInfo&);
+};
+
+// A point of `--sweep tiles`: a variant made for one tile.
+struct TilePoint {
+  int block_m, block_n, threads;
+  Variant variant;
+};
+
+// Looks a variant up by name; throws Error(usage) naming those there are.
+const Variant& find_variant(const Stage& stage, const std::string& name);
+
+}  // namespace al
