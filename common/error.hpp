@@ -12,7 +12,8 @@ enum class ExitCode { right = 0, wrong_result = 1, usage = 2, no_device = 77 };
 // usage covers bad options, bad files, unsupported problems and problems too large for the memory.
 class Error : public std::runtime_error {
  public:
-  Error(ExitCode code, const std::string& message) : std::runtime_error(message), code(code) {}
+  Error(ExitCode exit_code, const std::string& message)
+      : std::runtime_error(message), code(exit_code) {}
   const ExitCode code;
 };
 

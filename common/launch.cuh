@@ -15,10 +15,10 @@
 namespace al {
 
 struct LaunchConfig {
-  const char* name;                // what an error message calls the kernel
+  const char* name;  // what an error message calls the kernel
   dim3 grid;
   dim3 block;
-  std::size_t shared_bytes = 0;    // dynamic shared memory of a block
+  std::size_t shared_bytes = 0;  // dynamic shared memory of a block
   Stream stream = nullptr;
 };
 

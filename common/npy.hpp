@@ -15,7 +15,7 @@ struct NpyHeader {
 // order, another dtype, shorter or longer than its shape says.
 NpyHeader read_npy_header(const std::string& path);
 std::vector<float> read_npy(const std::string& path);  // f2 is widened
-// Written whole or not at all (to a temporary name, then renamed).
+// Written whole or not at all (files.hpp); makes the folder when it is missing.
 void write_npy(const std::string& path, const std::vector<int>& shape, int element_bytes,
                const std::vector<float>& values);
 

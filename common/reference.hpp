@@ -22,10 +22,12 @@ struct ReferenceRows {
   std::vector<double> exact_lse;  // [rows]; attention only; -inf where no key is visible
   // The plain implementation on the same rows: fp32 scores and accumulation, P and O rounded to
   // the input's dtype.
-  std::vector<float> plain;       // [rows, columns]
-  std::vector<float> plain_lse;   // [rows]
-  // The size of the numbers that were added up to make a row: what an error is measured against.
-  // attention: sqrt(mean_d (sum_j p_j |v_jd|)^2);  scores: |scale| sqrt(sum_d q_d^2 mean_j k_jd^2)
+  std::vector<float> plain;      // [rows, columns]
+  std::vector<float> plain_lse;  // [rows]
+  // The root-sum-square of the terms that were added up to make an element, averaged over the
+  // row: rounding errors are independent, so they add up like this, and an error is measured
+  // against it. attention: sqrt(mean_d sum_j (p_j v_jd)^2)
+  //             scores:    |scale| sqrt(sum_d q_d^2 mean_j k_jd^2), the mean over all keys
   std::vector<double> row_scale;  // [rows]
   // Masked entries of a scores row are not part of the result.
   int visible(const Problem& problem, std::size_t row_index) const;  // columns that count

@@ -1,6 +1,8 @@
-// Results as a text table, Markdown, JSON and CSV; and JSON back again.
+// Results as a text table, JSON and CSV; and JSON back again. The chapters' Markdown tables are
+// made from the JSON by docs/weave.py.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "common/results.hpp"
@@ -9,9 +11,6 @@ namespace al {
 
 // The terminal's table, one block a problem; says what the columns mean and why a row is missing.
 std::string text_table(const Results& results);
-// A GitHub table of the rows of one problem, as the chapters show it.
-std::string markdown_table(const Results& results, const std::string& config, DType dtype,
-                           bool causal);
 std::string to_json(const Results& results);
 std::string to_csv(const Results& results);
 Results read_results(const std::string& path);  // throws Error(usage): no file, not JSON, wrong schema

@@ -9,18 +9,11 @@
 
 #include "common/benchmark.hpp"
 #include "common/check.hpp"
+#include "common/counts.hpp"
 #include "common/options.hpp"
 #include "common/roofline.hpp"
 
 namespace al {
-
-// What the emulator counted, for the whole launch.
-struct Counts {
-  std::int64_t global_load_bytes = 0, global_store_bytes = 0;
-  std::int64_t global_requests = 0, global_sectors = 0;     // warp accesses; 32-byte sectors
-  std::int64_t shared_requests = 0, shared_wavefronts = 0;  // warp accesses; passes they took
-  std::int64_t barriers = 0, shuffles = 0;                  // per block; per warp
-};
 
 struct Row {
   std::string stage, variant, idea;

@@ -8,10 +8,9 @@
 
 namespace al {
 
-// One stage against the prior one (nullptr: the first). `tiles` are the points of --sweep tiles,
-// linked into the NN_stage_tiles executable only.
-int stage_main(int argc, char** argv, const Stage& stage, const Stage* prior,
-               std::span<const TilePoint> tiles = {});
+// One stage, against its prior. `tiles` are the points of --sweep tiles, linked into the
+// NN_stage_tiles executable only.
+int stage_main(int argc, char** argv, const Stage& stage, std::span<const TilePoint> tiles = {});
 
 // Every stage in one table.
 int ladder_main(int argc, char** argv, std::span<const Stage* const> stages);

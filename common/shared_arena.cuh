@@ -14,9 +14,10 @@
 
 namespace al {
 
-constexpr std::size_t kSharedAlignment = 128;  // TMA and swizzled layouts need 128; it costs nothing
+constexpr std::size_t kSharedAlignment =
+    128;  // TMA and swizzled layouts need 128; it costs nothing
 
-constexpr std::size_t shared_round_up(std::size_t bytes) {
+__host__ __device__ constexpr std::size_t shared_round_up(std::size_t bytes) {
   return (bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
 }
 

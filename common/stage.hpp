@@ -50,6 +50,7 @@ struct Stage {
   const char* name;   // "01_naive_qk"
   const char* title;  // one line
   Operation operation;
+  const Stage* prior;                 // the stage it is timed against; nullptr: the first
   std::span<const Variant> variants;  // in the order the chapter grows them
   // Index of the variant to use for this problem when the user names none.
   int (*best)(const Problem&, const DeviceInfo&);

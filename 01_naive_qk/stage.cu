@@ -1,0 +1,122 @@
+// The record of chapter 01: its four rungs, what each supports and what each should cost.
+#include "01_naive_qk/stage.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "01_naive_qk/qk.cuh"
+
+namespace al {
+namespace {
+
+// Scores computed, masked ones inside visible tiles included: whole tiles, clipped to the matrix.
+double computed_scores(const Problem& p, int block_m, int block_n) {
+  double scores = 0;
+  for (int row0 = 0; row0 < p.seq; row0 += block_m) {
+    const int rows = std::min(block_m, p.seq - row0);
+    const int visible = p.visible_keys(row0 + rows - 1);  // the tile's last row sees the most
+    scores += double{1} * rows * std::min(ceil_div(visible, block_n) * block_n, p.kv_seq);
+  }
+  return scores * p.batch * p.heads;
+}
+
+Cost cost(const Problem& p, double scores, double wavefronts_per_warp) {
+  return {.ffma_flops = 2.0 * scores * p.head_dim,
+          .dram_bytes = p.in_bytes() + scores * sizeof(float),
+          .shared_wavefronts = scores / 32 * wavefronts_per_warp};
+}
+
+// [snippet costs]
+// Wavefronts a warp of 32 scores causes. One load instruction takes as many as it touches
+// 128-byte lines: 1 when all lanes agree or are neighbours, 32 when each is in a row of its own.
+Cost cost_uncoalesced(const Problem& p) {
+  const double loads = p.head_dim * (32 + 1), store = 32;
+  return cost(p, minimum_work(p).flops / (2.0 * p.head_dim), loads + store);
+}
+Cost cost_coalesced(const Problem& p) {
+  const double loads = p.head_dim * (1 + 32), store = 1;
+  return cost(p, minimum_work(p).flops / (2.0 * p.head_dim), loads + store);
+}
+Cost cost_shared_tiles(const Problem& p) {
+  const double chunks = ceil_div(p.head_dim, 32);
+  const double global_loads = 2, shared_stores = 2, shared_loads = 2 * 32, store = 1;
+  return cost(p, computed_scores(p, 32, 32),
+              chunks * (global_loads + shared_stores + shared_loads) + store);
+}
+// A warp of the 128 x 128 tile holds 2 x 16 threads, 8 x 8 scores each: for four d it reads 8
+// float4 of Q, two different rows a time, and 8 of K, sixteen rows (256 bytes) a time.
+Cost cost_register_tiles(const Problem& p) {
+  const double shared_loads = p.head_dim / 4.0 * (8 * 1 + 8 * 2) / 64, store = 2;
+  return cost(p, computed_scores(p, 128, 128), shared_loads + store);
+}
+// [/snippet]
+
+std::string refuse_any(const Problem& p, const DeviceInfo&) {
+  const std::int64_t blocks =
+      std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 32) * ceil_div(p.kv_seq, 8);
+  if (p.operation != Operation::scores) return "it computes scores only";
+  if (blocks > INT32_MAX) return "the grid would have more than 2^31 - 1 blocks";
+  if (std::int64_t{std::max(p.seq, p.kv_seq)} * p.head_dim > INT32_MAX)
+    return "one head's Q or K would have more than 2^31 - 1 elements";
+  return "";
+}
+
+// [snippet choose]
+// Large tiles reuse most, small ones give every SM something to do.
+void launch_best_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
+  const std::int64_t large_tiles =
+      std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 128) * ceil_div(p.kv_seq, 128);
+  const bool large = large_tiles >= 2 * 2 * device().sms;  // two waves of two blocks an SM
+  if (p.head_dim == 16) {
+    launch_register_tiles<64, 64, 16, 4, 4>(p, a, stream);
+  } else if (large) {
+    launch_register_tiles<128, 128, 32, 8, 8>(p, a, stream);
+  } else {
+    launch_register_tiles<64, 64, 32, 4, 4>(p, a, stream);
+  }
+}
+// [/snippet]
+
+constexpr Variant kVariants[] = {
+    {.name = "uncoalesced",
+     .idea = "one thread a score, a warp down a column",
+     .prior = nullptr,
+     .refuse = refuse_any,
+     .workspace = nullptr,
+     .cost = cost_uncoalesced,
+     .launch = launch_uncoalesced},
+    {.name = "coalesced",
+     .idea = "one thread a score, a warp along a row",
+     .prior = "uncoalesced",
+     .refuse = refuse_any,
+     .workspace = nullptr,
+     .cost = cost_coalesced,
+     .launch = launch_coalesced},
+    {.name = "shared_tiles",
+     .idea = "32 x 32 tiles of Q and K in shared memory",
+     .prior = "coalesced",
+     .refuse = refuse_any,
+     .workspace = nullptr,
+     .cost = cost_shared_tiles,
+     .launch = launch_shared_tiles},
+    {.name = "register_tiles",
+     .idea = "8 x 8 scores a thread, 16-byte loads",
+     .prior = "shared_tiles",
+     .refuse = refuse_any,
+     .workspace = nullptr,
+     .cost = cost_register_tiles,
+     .launch = launch_best_register_tiles},
+};
+
+int best(const Problem&, const DeviceInfo&) { return 3; }
+
+}  // namespace
+
+const Stage stage_01_naive_qk{.name = "01_naive_qk",
+                              .title = "S = scale * Q K^T on the CUDA cores",
+                              .operation = Operation::scores,
+                              .prior = nullptr,
+                              .variants = kVariants,
+                              .best = best};
+
+}  // namespace al

@@ -1,0 +1,11 @@
+# make bench: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
+include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
+
+al_results_folder(results)
+al_setup(BACKEND cuda)
+al_build(cuda)
+al_list_stages(stages)
+foreach(stage ${stages})
+  al_run(build/cuda/bin/${stage} --config tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k
+         --dtype fp32,fp16,bf16 --causal --full --json ${results}/${stage}.json)
+endforeach()

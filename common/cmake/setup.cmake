@@ -1,0 +1,129 @@
+# Installs what is missing, says what and how large, and nothing the second time. Script mode.
+#   al_setup(BACKEND emulator|cuda [TOOLS])   TOOLS: what `make test` needs beside
+
+include(${CMAKE_CURRENT_LIST_DIR}/versions.cmake)
+if(CMAKE_VERSION VERSION_LESS AL_CMAKE_MINIMUM)
+  message(FATAL_ERROR "CMake ${CMAKE_VERSION} is too old: attention-ladder needs ${AL_CMAKE_MINIMUM} or newer; 'python3 -m pip install cmake' in a virtual environment brings one.")
+endif()
+cmake_minimum_required(VERSION 3.25)
+include(${CMAKE_CURRENT_LIST_DIR}/machine.cmake)
+
+function(al_setup)
+  cmake_parse_arguments(arg "TOOLS" "BACKEND" "" ${ARGN})
+  al_require_compiler()
+  al_install_debian_packages()
+
+  al_find_toolkit(cuda)
+  if(arg_BACKEND STREQUAL "cuda" AND NOT cuda_NVCC)
+    al_install_python_packages("the CUDA compiler and headers (there is no toolkit here)"
+                               "${AL_PYPI_NVCC_SIZE} and ${AL_PYPI_CUDA_HEADERS_SIZE}"
+                               ${AL_PYPI_NVCC} ${AL_PYPI_CUDA_HEADERS})
+    al_complete_pypi_toolkit()
+  elseif(NOT cuda_INCLUDES)
+    al_install_python_packages("the CUDA headers (there is no toolkit here)"
+                               ${AL_PYPI_CUDA_HEADERS_SIZE} ${AL_PYPI_CUDA_HEADERS})
+  endif()
+
+  if(arg_TOOLS)
+    al_find_clang_format(clang_format)
+    if(NOT clang_format)
+      al_install_python_packages("clang-format" ${AL_PYPI_CLANG_FORMAT_SIZE}
+                                 ${AL_PYPI_CLANG_FORMAT})
+    endif()
+    al_find_tool(cuobjdump cuobjdump)
+    al_find_tool(nvdisasm nvdisasm)
+    if(cuda_NVCC AND NOT (cuobjdump AND nvdisasm))
+      al_install_python_packages("cuobjdump, which reads machine code" ${AL_PYPI_CUOBJDUMP_SIZE}
+                                 ${AL_PYPI_CUOBJDUMP})
+    endif()
+  endif()
+endfunction()
+
+function(al_require_compiler)
+  set(compiler $ENV{CXX})
+  if(NOT compiler)
+    find_program(compiler c++ NO_CACHE)
+  endif()
+  if(NOT compiler)
+    message(FATAL_ERROR "There is no C++ compiler: install g++ ${AL_GXX_MINIMUM} or newer ('apt-get install build-essential').")
+  endif()
+  execute_process(COMMAND ${compiler} --version OUTPUT_VARIABLE text ERROR_QUIET)
+  execute_process(COMMAND ${compiler} -dumpfullversion -dumpversion
+                  OUTPUT_VARIABLE version OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(text MATCHES "Free Software Foundation" AND version VERSION_LESS AL_GXX_MINIMUM)
+    message(FATAL_ERROR "g++ ${version} is too old: attention-ladder is C++20 and needs g++ ${AL_GXX_MINIMUM} or newer; install one and name it in CXX, as in 'CXX=g++-${AL_GXX_MINIMUM} make ladder'.")
+  endif()
+  set(compiler ${compiler} PARENT_SCOPE)
+endfunction()
+
+# Which packages are missing is asked of the compiler, so that a library from elsewhere counts too.
+function(al_install_debian_packages)
+  execute_process(
+    COMMAND ${compiler} -E -P -x c++ ${AL_ROOT}/common/cmake/host_libraries.txt
+    OUTPUT_VARIABLE missing COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "lib[^\n ]+|[a-z-]+-dev" missing "${missing}")
+  if(NOT missing)
+    return()
+  endif()
+  string(REPLACE ";" " " names "${missing}")
+
+  find_program(apt_get apt-get NO_CACHE)
+  if(NOT apt_get)
+    message(STATUS "Not installed: ${names}. This is no Debian: CMake will look for them its own way, then download their sources.")
+    return()
+  endif()
+  execute_process(COMMAND id -u OUTPUT_VARIABLE user OUTPUT_STRIP_TRAILING_WHITESPACE)
+  find_program(sudo sudo NO_CACHE)
+  if(user STREQUAL "0")
+    set(as_root env)
+  elseif(sudo)
+    set(as_root ${sudo} env)
+  else()
+    message(FATAL_ERROR "These packages are missing and you have no right to install them (you are not root and there is no sudo): ask for 'apt-get install ${names}', then run this again.")
+  endif()
+  set(apt ${as_root} LC_ALL=C DEBIAN_FRONTEND=noninteractive ${apt_get})
+
+  message(STATUS "Installing Debian packages: ${names}")
+  execute_process(COMMAND ${apt} -qq update RESULT_VARIABLE code)
+  if(code EQUAL 0)
+    set(install install --no-install-recommends ${missing})
+    execute_process(COMMAND ${apt} --assume-no ${install} OUTPUT_VARIABLE plan ERROR_QUIET)
+    if(plan MATCHES "Need to get [^\n]*\nAfter this operation[^\n]*")
+      message(STATUS "${CMAKE_MATCH_0}")
+    endif()
+    execute_process(COMMAND ${apt} -qq --yes ${install} RESULT_VARIABLE code OUTPUT_QUIET)
+  endif()
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "apt-get could not install ${names} (its own words are above): this needs a network connection and the right to install, then run this again.")
+  endif()
+endfunction()
+
+function(al_install_python_packages what size)
+  message(STATUS "Installing ${what} into ${AL_VENV}: ${size} to download")
+  find_program(python3 python3 NO_CACHE)
+  if(NOT python3)
+    message(FATAL_ERROR "There is no python3: install it ('apt-get install python3 python3-venv'), then run this again.")
+  endif()
+  if(NOT EXISTS ${AL_VENV}/bin/pip)
+    execute_process(COMMAND ${python3} -m venv ${AL_VENV} RESULT_VARIABLE code OUTPUT_QUIET
+                    ERROR_QUIET)
+    if(NOT code EQUAL 0)
+      file(REMOVE_RECURSE ${AL_VENV})
+      message(FATAL_ERROR "python3 cannot make a virtual environment: install its venv module ('apt-get install python3-venv'), then run this again.")
+    endif()
+  endif()
+  execute_process(
+    COMMAND ${AL_VENV}/bin/python -m pip install --quiet --no-deps --retries 2
+            --disable-pip-version-check ${ARGN}
+    RESULT_VARIABLE code)
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
+  endif()
+  file(GLOB AL_SITE_PACKAGES ${AL_VENV}/lib/python3*/site-packages)
+  set(AL_PYPI_CUDA ${AL_SITE_PACKAGES}/nvidia/cu13 PARENT_SCOPE)
+endfunction()
+
+# nvcc looks for libraries in lib64.
+function(al_complete_pypi_toolkit)
+  file(CREATE_LINK lib ${AL_PYPI_CUDA}/lib64 SYMBOLIC)
+endfunction()

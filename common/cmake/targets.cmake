@@ -1,0 +1,117 @@
+# What a chapter says to get built: al_add_stage(), and what it promises of its kernels:
+# al_expect_no_spills(), al_expect_sass().
+
+# Flags of all our code; other people's headers are SYSTEM and keep their warnings to themselves.
+add_library(al_flags INTERFACE)
+target_include_directories(al_flags INTERFACE ${AL_ROOT})
+target_include_directories(al_flags SYSTEM INTERFACE ${cuda_INCLUDES})
+target_compile_options(
+  al_flags
+  INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Wall -Wextra -Wpedantic -Wshadow>
+            $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -lineinfo>)
+if(AL_BACKEND STREQUAL "emulator")
+  target_compile_definitions(
+    al_flags INTERFACE AL_EMULATOR THRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_CPP)
+endif()
+if(AL_ASAN)
+  set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all)
+  target_compile_options(al_flags INTERFACE ${sanitizers} -fno-omit-frame-pointer -g)
+  target_link_options(al_flags INTERFACE ${sanitizers})
+endif()
+
+# Under the emulator .cu files are C++ for g++.
+function(al_cuda_sources)
+  if(AL_BACKEND STREQUAL "emulator")
+    set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CXX)
+  endif()
+endfunction()
+
+# The same for files with kernels, whose every load and store calls a function of ours
+# (emulator/). g++ inserts the calls; its own ThreadSanitizer is never linked.
+function(al_kernel_sources)
+  al_cuda_sources(${ARGN})
+  if(AL_BACKEND STREQUAL "emulator" AND NOT AL_ASAN)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS -fsanitize=thread)
+  endif()
+endfunction()
+
+# al_add_tests(NAME sources... [LIBRARIES targets...]): executable NAME_tests, test <build>/NAME.
+# Exit code 77 means that there is no GPU.
+function(al_add_tests name)
+  cmake_parse_arguments(arg "" "" "LIBRARIES" ${ARGN})
+  add_executable(${name}_tests ${AL_ROOT}/common/tests/main.cpp ${arg_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name}_tests PRIVATE al_common doctest::doctest ${arg_LIBRARIES})
+  add_test(NAME ${AL_BUILD}/${name} COMMAND ${name}_tests WORKING_DIRECTORY ${AL_ROOT})
+  al_label(${AL_BUILD}/${name})
+endfunction()
+
+function(al_label test)
+  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77
+                       LABELS $<IF:$<STREQUAL:${AL_BACKEND},cuda>,gpu,cpu>)
+endfunction()
+
+# al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu])
+#   NAME_objects  the stage's record and kernels (stage.cu), compiled once
+#   NAME          the executable (main.cu), with the prior stage to compare with
+#   NAME_tests    tests.cu
+#   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
+function(al_add_stage name)
+  cmake_parse_arguments(arg "" "PRIOR;TILES" "" ${ARGN})
+  if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
+    add_subdirectory(${AL_ROOT}/${arg_PRIOR} ${CMAKE_BINARY_DIR}/${arg_PRIOR})
+  endif()
+  set(stages ${name}_objects)
+  if(arg_PRIOR)
+    list(APPEND stages ${arg_PRIOR}_objects)
+  endif()
+  al_kernel_sources(stage.cu tests.cu ${arg_TILES})
+  al_cuda_sources(main.cu)
+
+  add_library(${name}_objects OBJECT stage.cu)
+  target_link_libraries(${name}_objects PUBLIC al_common)
+
+  add_executable(${name} main.cu)
+  target_link_libraries(${name} PRIVATE ${stages})
+
+  al_add_tests(${name} tests.cu LIBRARIES ${stages})
+
+  if(arg_TILES)
+    add_executable(${name}_tiles EXCLUDE_FROM_ALL main.cu ${arg_TILES})
+    target_compile_definitions(${name}_tiles PRIVATE AL_TILES)
+    target_link_libraries(${name}_tiles PRIVATE ${stages})
+  endif()
+
+  # The architectures this build leaves out: that they compile is a test of its own.
+  if(AL_BACKEND STREQUAL "cuda")
+    add_library(${name}_other_architectures OBJECT EXCLUDE_FROM_ALL stage.cu)
+    target_link_libraries(${name}_other_architectures PRIVATE al_common)
+    set_property(TARGET ${name}_other_architectures
+                 PROPERTY CUDA_ARCHITECTURES 75-real 80-real 89-real)
+    add_test(NAME ${AL_BUILD}/${name}/other_architectures
+             COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target
+                     ${name}_other_architectures)
+    set_tests_properties(${AL_BUILD}/${name}/other_architectures
+                         PROPERTIES LABELS compiler RUN_SERIAL ON)
+  endif()
+endfunction()
+
+# al_expect_no_spills(NAME kernel...): the compiler kept these kernels of stage.cu in registers,
+# nothing in local memory. A kernel is a regular expression of its demangled name.
+function(al_expect_no_spills name)
+  al_expect(${name} no_spills -DKERNELS=${ARGN})
+endfunction()
+
+# al_expect_sass(NAME kernel opcode...): these instructions are in the kernel's machine code.
+function(al_expect_sass name kernel)
+  al_expect(${name} sass_${kernel} -DKERNELS=${kernel} -DOPCODES=${ARGN})
+endfunction()
+
+function(al_expect name what)
+  if(AL_BACKEND STREQUAL "cuda")
+    add_test(NAME ${AL_BUILD}/${name}/${what}
+             COMMAND ${CMAKE_COMMAND} "-DOBJECTS=$<TARGET_OBJECTS:${name}_objects>" "${ARGN}" -P
+                     ${AL_ROOT}/common/cmake/compiler_report.cmake)
+    set_tests_properties(${AL_BUILD}/${name}/${what} PROPERTIES LABELS compiler
+                         SKIP_REGULAR_EXPRESSION "^SKIP")
+  endif()
+endfunction()

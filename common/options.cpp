@@ -1,0 +1,550 @@
+#include "common/options.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <climits>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <numeric>
+#include <string_view>
+
+#include "common/error.hpp"
+#include "common/files.hpp"
+#include "common/npy.hpp"
+
+namespace al {
+namespace {
+
+// ---------------------------------------------------------------------------------------------
+// Words and numbers
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> words;
+  std::size_t begin = 0;
+  for (std::size_t comma; (comma = list.find(',', begin)) != list.npos; begin = comma + 1) {
+    words.push_back(list.substr(begin, comma - begin));
+  }
+  words.push_back(list.substr(begin));
+  return words;
+}
+
+// Levenshtein distance: the fewest single-letter edits from one word to the other.
+std::size_t edits(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t j = 0; j < to.size(); ++j) {
+      const std::size_t replaced = diagonal + (from[i] != to[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+// " Did you mean --seq?", or nothing when no word is near.
+std::string nearest(const std::string& word, const std::vector<std::string>& allowed) {
+  const auto best = std::min_element(
+      allowed.begin(), allowed.end(),
+      [&](const auto& a, const auto& b) { return edits(word, a) < edits(word, b); });
+  const std::size_t near_enough = std::max<std::size_t>(2, word.size() / 3);
+  if (best == allowed.end() || edits(word, *best) > near_enough) return "";
+  return fmt::format(" Did you mean {}?", *best);
+}
+
+template <class Number>
+bool parse_number(std::string_view text, Number& value) {
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return failure == std::errc{} && end == text.data() + text.size();
+}
+
+int parse_size(const std::string& option, const std::string& text) {
+  int value = 0;
+  if (!parse_number(text, value) || value < 1) {
+    throw usage_error(
+        fmt::format("{} takes a whole number from 1 to {}, not {}.", option, INT_MAX, text));
+  }
+  return value;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The options themselves. CLI11 finds them and prints --help; their values stay text until
+// one of the parse_ functions has judged them, so that every complaint is a sentence of ours.
+
+class CommandLine {
+ public:
+  explicit CommandLine(const Program& program) : app_(program.title, program.name) {
+    app_.allow_extras();
+    app_.get_formatter()->column_width(24);
+    app_.get_formatter()->label("OPTIONS", "options");
+
+    group_ = "Problem (what is left out comes from --config, tiny by default)";
+    list("--config", "NAME[,...]", "Published shapes, listed below; all: every prefill one.");
+    value("--batch", "N", "Sequences, B.");
+    value("--heads", "N", "Query heads, Hq.");
+    value("--kv-heads", "N", "Key/value heads, Hkv; divides --heads. Default: --heads.");
+    value("--seq", "N", "Queries of a sequence, Nq.");
+    value("--kv-seq", "N", "Keys of a sequence, Nkv. Default: --seq.");
+    value("--head-dim", "N", "Elements of a head, D: 16, 32, 64, 128 or 256.");
+    list("--dtype", "TYPE[,...]", "fp32, fp16 or bf16. Default: fp16.");
+    flag("--causal", "Query i sees keys j <= i + Nkv - Nq. Default, except for decode_*.");
+    flag("--full", "Every query sees every key. With --causal: both, one after the other.");
+    value("--scale", "X", "Factor of the scores. Default: 1/sqrt(D).");
+
+    group_ = "Data";
+    value("--data", "KIND", "normal, or outliers: one element in 1024 is 20 times larger.");
+    value("--seed", "N", "Seed of the test data. Default: 1.");
+    value("--load", "DIR",
+          program.operation == Operation::scores
+              ? "Read q.npy and k.npy (f2 or f4, C order); they set the shape."
+              : "Read q.npy, k.npy and v.npy (f2 or f4, C order); they set the shape.");
+    value("--save", "DIR",
+          program.operation == Operation::scores ? "Write the result to o.npy."
+                                                 : "Write the results to o.npy and lse.npy.");
+
+    group_ = "What to run";
+    if (program.is_ladder) list("--stage", "NAME[,...]", "These stages only. Default: all.");
+    list("--variant", "NAME[,...]",
+         fmt::format("Which kernels: names, all or best. Default: {}.",
+                     program.is_ladder ? "best" : "all, or best with --save"));
+    value("--sweep", "WHAT", "tiles, splits or seq=LO:HI[:xF] (from LO, times F = 2, to HI).");
+    value("--iters", "N", "Timed samples. Default: as many as the method needs, 30 or more.");
+    flag("--check", "Check the results, without timing.");
+    flag("--list", "List stages and variants, without running.");
+
+    group_ = "Output";
+    value("--json", "FILE", "Write the results as JSON; -: to standard output.");
+    value("--csv", "FILE", "Write the results as CSV; -: to standard output.");
+    if (program.is_ladder) {
+      option("--compare", "A.json B.json", "Set two results files side by side; runs nothing.")
+          ->expected(2);
+    }
+    app_.set_help_flag("-h,--help", "Print this and exit.")->group(group_);
+  }
+
+  // False after --help, which has been printed.
+  bool parse(int argc, const char* const* argv, const Program& program) {
+    try {
+      app_.parse(argc, const_cast<char**>(argv));
+    } catch (const CLI::CallForHelp&) {
+      fmt::print("{}\n{}", app_.help(), footer(program));
+      return false;
+    } catch (const CLI::ArgumentMismatch& mismatch) {
+      const std::string what = mismatch.what();
+      throw usage_error(fmt::format("{} needs {}; see --help.", what.substr(0, what.find(':')),
+                                    what.starts_with("--compare") ? "two files" : "a value"));
+    } catch (const CLI::ParseError& failure) {
+      throw usage_error(
+          fmt::format("The options cannot be read ({}); see --help.", failure.what()));
+    }
+    for (const std::string& word : app_.remaining()) {
+      throw usage_error(fmt::format("{} is not an option of {}.{} See --help.", word, program.name,
+                                    nearest(word.substr(0, word.find('=')), known_)));
+    }
+    for (const auto& [name, words] : values_) {
+      for (const std::string& word : words) {
+        // "--json --check" must not write a file called --check.
+        if (word.empty() || word.starts_with("--")) {
+          throw usage_error(fmt::format("{} needs a value; see --help.", name));
+        }
+      }
+    }
+    return true;
+  }
+
+  bool has(const std::string& name) const {
+    const auto found = values_.find(name);
+    return found != values_.end() ? !found->second.empty() : flags_.at(name);
+  }
+  const std::string& text(const std::string& name) const { return values_.at(name).back(); }
+  const std::vector<std::string>& words(const std::string& name) const { return values_.at(name); }
+
+  // The names of a comma list; several options of one name add up.
+  std::vector<std::string> names(const std::string& name) const {
+    std::vector<std::string> all;
+    for (const std::string& list : words(name)) {
+      for (const std::string& word : split(list)) {
+        if (word.empty()) {
+          throw usage_error(fmt::format("{} {} has an empty name in it.", name, list));
+        }
+        if (std::find(all.begin(), all.end(), word) == all.end()) all.push_back(word);
+      }
+    }
+    return all;
+  }
+
+  int size(const std::string& name, int otherwise) const {
+    return has(name) ? parse_size(name, text(name)) : otherwise;
+  }
+
+ private:
+  CLI::Option* option(const std::string& name, const std::string& placeholder,
+                      const std::string& help) {
+    known_.push_back(name);
+    return app_.add_option(name, values_[name], help)->type_name(placeholder)->group(group_);
+  }
+  // The last of several wins, as usual on a command line.
+  void value(const std::string& name, const std::string& placeholder, const std::string& help) {
+    option(name, placeholder, help)->expected(1)->take_last();
+  }
+  void list(const std::string& name, const std::string& placeholder, const std::string& help) {
+    option(name, placeholder, help)->expected(1)->take_all();
+  }
+  void flag(const std::string& name, const std::string& help) {
+    known_.push_back(name);
+    app_.add_flag(name, flags_[name], help)->group(group_);
+  }
+
+  static std::string footer(const Program& program);
+
+  CLI::App app_;
+  std::string group_;
+  std::vector<std::string> known_;
+  std::map<std::string, std::vector<std::string>> values_;
+  std::map<std::string, bool> flags_;
+};
+
+std::string CommandLine::footer(const Program& program) {
+  std::string text = "Configs (an option given beside --config overrides its value):\n";
+  for (const NamedProblem& named : published_configs()) {
+    text += fmt::format("  {:<20}{}\n", named.config, to_string(named.problem));
+  }
+  if (!program.variants.empty()) {
+    text += fmt::format("\nVariants: {}\n", fmt::join(program.variants, ", "));
+  }
+  const std::string shape = program.default_seq == 1 ? "--kv-seq 5000" : "--seq 1000 --full";
+  text += fmt::format(
+      "\nExamples:\n"
+      "  {0} --config hdim64_seq4k --json results.json\n"
+      "  {0} --heads 8 --kv-heads 2 {1} --dtype bf16 --check\n",
+      program.name, shape);
+  text +=
+      "\nExit codes: 0 right, 1 wrong result, 2 bad usage or unsupported problem, 77 no suitable "
+      "device.\n";
+  return text;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Shapes
+
+bool same_sizes(const Problem& a, const Problem& b) {
+  return a.batch == b.batch && a.heads == b.heads && a.kv_heads == b.kv_heads && a.seq == b.seq &&
+         a.kv_seq == b.kv_seq && a.head_dim == b.head_dim;
+}
+
+std::vector<NamedProblem> chosen_configs(const CommandLine& line) {
+  const std::vector<NamedProblem> published = published_configs();
+  if (!line.has("--config")) return {published.front()};
+  std::vector<std::string> known{"all"};
+  for (const NamedProblem& named : published) known.push_back(named.config);
+
+  std::vector<NamedProblem> chosen;
+  for (const std::string& name : line.names("--config")) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      throw usage_error(fmt::format("--config {} is not a published shape.{} There are: {}.", name,
+                                    nearest(name, known), fmt::join(known, ", ")));
+    }
+    for (const NamedProblem& named : published) {
+      const bool decode = named.problem.seq == 1;
+      if (named.config == name || (name == "all" && !decode)) chosen.push_back(named);
+    }
+  }
+  return chosen;
+}
+
+// The config with the given options in place of its own values.
+NamedProblem overridden(NamedProblem named, const CommandLine& line, const Program& program) {
+  Problem& p = named.problem;
+  if (program.default_seq > 0) p.seq = program.default_seq;
+  const Problem base = p;
+
+  p.batch = line.size("--batch", base.batch);
+  p.heads = line.size("--heads", base.heads);
+  p.seq = line.size("--seq", base.seq);
+  p.head_dim = line.size("--head-dim", base.head_dim);
+  // What follows from another size in the config follows it here too; a grouped-query or decode
+  // config keeps its own.
+  p.kv_heads = line.size("--kv-heads", base.kv_heads == base.heads ? p.heads : base.kv_heads);
+  p.kv_seq = line.size("--kv-seq", base.kv_seq == base.seq ? p.seq : base.kv_seq);
+
+  if (!same_sizes(p, base)) {
+    named.config = "custom";
+    for (const NamedProblem& other : published_configs()) {
+      if (same_sizes(p, other.problem)) named.config = other.config;
+    }
+  }
+  return named;
+}
+
+std::string shape_text(const std::vector<int>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+// The shape that q.npy, k.npy and v.npy have, as a config called "custom".
+NamedProblem loaded_shape(const CommandLine& line, const Program& program) {
+  for (const char* option : {"--config", "--sweep", "--data"}) {
+    if (line.has(option)) {
+      throw usage_error(fmt::format(
+          "{} cannot be combined with --load: the files hold the shape and the data.", option));
+    }
+  }
+  const std::filesystem::path folder = line.text("--load");
+  if (!std::filesystem::is_directory(folder)) {
+    throw usage_error(fmt::format("--load {} is not a folder.", folder.string()));
+  }
+  const auto header = [&](const char* file) {
+    const std::string path = (folder / file).string();
+    NpyHeader found = read_npy_header(path);
+    if (found.shape.size() != 4) {
+      throw usage_error(fmt::format("{} has shape {}; four dimensions [B, H, N, D] are needed.",
+                                    path, shape_text(found.shape)));
+    }
+    return found;
+  };
+  const NpyHeader q = header("q.npy"), k = header("k.npy");
+  const NpyHeader v = program.operation == Operation::scores ? k : header("v.npy");
+  if (k.shape != v.shape) {
+    throw usage_error(fmt::format("k.npy has shape {} and v.npy {}; they must be the same.",
+                                  shape_text(k.shape), shape_text(v.shape)));
+  }
+  if (q.shape[0] != k.shape[0] || q.shape[3] != k.shape[3]) {
+    throw usage_error(fmt::format(
+        "q.npy has shape {} and k.npy {}; batch (first) and head dim (last) must agree.",
+        shape_text(q.shape), shape_text(k.shape)));
+  }
+  if (q.element_bytes != k.element_bytes || k.element_bytes != v.element_bytes) {
+    throw usage_error("q.npy, k.npy and v.npy must all be f2 or all be f4.");
+  }
+
+  NamedProblem named{"custom", {}};
+  Problem& p = named.problem;
+  p.batch = q.shape[0], p.heads = q.shape[1], p.seq = q.shape[2], p.head_dim = q.shape[3];
+  p.kv_heads = k.shape[1], p.kv_seq = k.shape[2];
+  const std::pair<const char*, int> sizes[] = {
+      {"--batch", p.batch}, {"--heads", p.heads},   {"--kv-heads", p.kv_heads},
+      {"--seq", p.seq},     {"--kv-seq", p.kv_seq}, {"--head-dim", p.head_dim},
+  };
+  for (const auto& [option, size] : sizes) {
+    if (line.size(option, size) != size) {
+      throw usage_error(fmt::format("{} {} contradicts the files in {}, which say {}.", option,
+                                    line.text(option), folder.string(), size));
+    }
+  }
+  if (q.element_bytes == 2 && line.has("--dtype") && line.names("--dtype") != split("fp16")) {
+    throw usage_error(
+        fmt::format("--dtype {} contradicts the files in {}, which hold f2, that is fp16; save "
+                    "them as f4 to have them rounded.",
+                    line.text("--dtype"), folder.string()));
+  }
+  return named;
+}
+
+double parse_scale(const CommandLine& line) {
+  double scale = 0;
+  if (!parse_number(line.text("--scale"), scale)) {
+    throw usage_error(
+        fmt::format("--scale takes a number such as 0.125, not {}.", line.text("--scale")));
+  }
+  return scale;
+}
+
+std::vector<NamedProblem> parse_problems(const CommandLine& line, const Program& program) {
+  std::vector<NamedProblem> shapes;
+  if (line.has("--load")) {
+    shapes = {loaded_shape(line, program)};
+  } else {
+    for (const NamedProblem& config : chosen_configs(line)) {
+      shapes.push_back(overridden(config, line, program));
+    }
+  }
+  std::vector<DType> dtypes;
+  if (line.has("--dtype")) {
+    for (const std::string& name : line.names("--dtype")) dtypes.push_back(parse_dtype(name));
+  }
+
+  std::vector<NamedProblem> problems;
+  for (NamedProblem named : shapes) {
+    named.problem.operation = program.operation;
+    named.problem.scale =
+        line.has("--scale") ? parse_scale(line) : 1.0 / std::sqrt(named.problem.head_dim);
+    // Overriding options can make two configs the same.
+    const bool seen = std::any_of(
+        problems.begin(), problems.end(),
+        [&](const NamedProblem& earlier) { return same_sizes(earlier.problem, named.problem); });
+    if (seen) continue;
+
+    std::vector<bool> masks;
+    if (line.has("--causal")) masks.push_back(true);
+    if (line.has("--full")) masks.push_back(false);
+    if (masks.empty()) masks.push_back(named.problem.causal);
+    for (DType dtype : dtypes.empty() ? std::vector{named.problem.dtype} : dtypes) {
+      for (bool causal : masks) {
+        named.problem.dtype = dtype;
+        named.problem.causal = causal;
+        validate(named.problem);
+        problems.push_back(named);
+      }
+    }
+  }
+  return problems;
+}
+
+// ---------------------------------------------------------------------------------------------
+// What to run
+
+void parse_sweep(const CommandLine& line, Options& options) {
+  const std::string& text = line.text("--sweep");
+  if (text == "tiles") {
+    options.sweep = Sweep::tiles;
+  } else if (text == "splits") {
+    options.sweep = Sweep::splits;
+  } else if (text.starts_with("seq=")) {
+    options.sweep = Sweep::seq;
+    const std::size_t first = text.find(':'), second = text.find(':', first + 1);
+    bool understood = first != text.npos;
+    if (understood) {
+      const std::string_view all = text;
+      const std::string_view high = all.substr(first + 1, second - first - 1);
+      understood = parse_number(all.substr(4, first - 4), options.sweep_low) &&
+                   parse_number(high, options.sweep_high);
+      if (second != text.npos) {
+        understood = understood && all.substr(second + 1).starts_with('x') &&
+                     parse_number(all.substr(second + 2), options.sweep_factor);
+      }
+    }
+    if (!understood || options.sweep_low < 1 || options.sweep_high < options.sweep_low ||
+        !(options.sweep_factor > 1) || !std::isfinite(options.sweep_factor)) {
+      throw usage_error(
+          fmt::format("--sweep {} is not a range: write seq=LO:HI or seq=LO:HI:xF with whole "
+                      "numbers 1 <= LO <= HI and F > 1, such as seq=256:16384:x2.",
+                      text));
+    }
+    for (const char* option : {"--seq", "--kv-seq"}) {
+      if (line.has(option)) {
+        throw usage_error(
+            fmt::format("{} cannot be combined with --sweep seq=, which sets it.", option));
+      }
+    }
+  } else {
+    throw usage_error(
+        fmt::format("--sweep {} is not known; it takes tiles, splits or seq=LO:HI[:xF].", text));
+  }
+}
+
+std::vector<std::string> parse_variants(const CommandLine& line, const Program& program) {
+  if (!line.has("--variant")) {
+    return {program.is_ladder || line.has("--save") ? "best" : "all"};
+  }
+  const std::vector<std::string> names = line.names("--variant");
+  std::vector<std::string> known = program.variants;
+  known.insert(known.end(), {"all", "best"});
+  for (const std::string& name : names) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      throw usage_error(fmt::format("--variant {} is not one of {}.{} There are: {}.", name,
+                                    program.name, nearest(name, known), fmt::join(known, ", ")));
+    }
+    if (names.size() > 1 && name == "all") {
+      throw usage_error("--variant all already names every variant; give it alone.");
+    }
+  }
+  return names;
+}
+
+// A saved result is one result.
+void check_save(const Options& options, const Program& program) {
+  const std::string one = "--save writes one result: ";
+  if (options.sweep != Sweep::none) throw usage_error(one + "it cannot be combined with --sweep.");
+  if (options.problems.size() != 1) {
+    throw usage_error(fmt::format("{}choose one config, dtype and mask, not {} of them.", one,
+                                  options.problems.size()));
+  }
+  if (options.variants.size() != 1 || options.variants[0] == "all") {
+    throw usage_error(one + "name one variant, or best.");
+  }
+  if (program.is_ladder && options.stages.size() != 1) {
+    throw usage_error(one + "name one stage with --stage.");
+  }
+}
+
+void check_outputs(const Options& options) {
+  if (!options.json.empty() && options.json == options.csv) {
+    throw usage_error(fmt::format("--json and --csv cannot both go to {}.",
+                                  options.json == "-" ? "standard output" : options.json));
+  }
+  if (!options.json.empty() && options.json != "-") check_writable("--json", options.json);
+  if (!options.csv.empty() && options.csv != "-") check_writable("--csv", options.csv);
+  if (!options.save.empty()) check_folder_writable("--save", options.save);
+}
+
+}  // namespace
+
+std::vector<NamedProblem> published_configs() {
+  const auto config = [](const char* name, int batch, int heads, int kv_heads, int seq, int kv_seq,
+                         int head_dim) {
+    Problem p;
+    p.batch = batch, p.heads = heads, p.kv_heads = kv_heads;
+    p.seq = seq, p.kv_seq = kv_seq, p.head_dim = head_dim;
+    p.causal = seq > 1;  // one query sees every key either way
+    p.scale = 1.0 / std::sqrt(head_dim);
+    return NamedProblem{name, p};
+  };
+  constexpr int k = 1024;
+  // clang-format off
+  return {
+      //                         B  Hq Hkv     Nq    Nkv    D
+      config("tiny",             1,  8,  8,     k,     k,  64),
+      config("hdim64_seq4k",     4, 32, 32,   4*k,   4*k,  64),
+      config("hdim128_seq8k",    2, 16, 16,   8*k,   8*k, 128),
+      config("hdim256_seq16k",   1,  8,  8,  16*k,  16*k, 256),
+      config("decode_8k",        1, 16, 16,     1,   8*k,  64),
+      config("decode_64k",       1, 16, 16,     1,  64*k,  64),
+      config("decode_128k",      1, 16, 16,     1, 128*k,  64),
+      config("decode_8k_gqa",    1, 32,  8,     1,   8*k, 128),
+      config("decode_64k_gqa",   1, 32,  8,     1,  64*k, 128),
+      config("decode_128k_gqa",  1, 32,  8,     1, 128*k, 128),
+  };
+  // clang-format on
+}
+
+std::optional<Options> parse_options(int argc, const char* const* argv, const Program& program) {
+  CommandLine line(program);
+  if (!line.parse(argc, argv, program)) return std::nullopt;
+
+  Options options;
+  options.problems = parse_problems(line, program);
+  options.variants = parse_variants(line, program);
+  options.check_only = line.has("--check");
+  options.list = line.has("--list");
+  options.iters = line.size("--iters", 0);
+  if (line.has("--sweep")) parse_sweep(line, options);
+  if (line.has("--seed") && !parse_number(line.text("--seed"), options.seed)) {
+    throw usage_error(fmt::format("--seed takes a whole number from 0 to 2^64 - 1, not {}.",
+                                  line.text("--seed")));
+  }
+  if (line.has("--data")) {
+    const std::string& kind = line.text("--data");
+    if (kind != "normal" && kind != "outliers") {
+      throw usage_error(fmt::format("--data {} is not known; it takes normal or outliers.", kind));
+    }
+    options.data = kind == "normal" ? Distribution::normal : Distribution::outliers;
+  }
+  if (line.has("--json")) options.json = line.text("--json");
+  if (line.has("--csv")) options.csv = line.text("--csv");
+  if (line.has("--load")) options.load = line.text("--load");
+  if (line.has("--save")) options.save = line.text("--save");
+  if (program.is_ladder) {
+    if (line.has("--stage")) options.stages = line.names("--stage");
+    options.compare = line.words("--compare");
+  }
+  if (!options.save.empty()) check_save(options, program);
+  check_outputs(options);
+  return options;
+}
+
+}  // namespace al

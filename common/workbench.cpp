@@ -1,0 +1,135 @@
+#include "common/workbench.hpp"
+
+#include <cstdio>
+#include <string>
+
+#include "common/error.hpp"
+#include "common/poison.hpp"
+
+namespace al {
+namespace {
+
+std::string gigabytes(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g GB", bytes / 1e9);
+  return text;
+}
+
+bool wants_lse(const Problem& p) { return p.operation == Operation::attention; }
+
+// Reads the rows of `reference` out of a [q_rows, columns] tensor; neighbours in one copy.
+std::vector<float> read_rows(const DeviceBuffer& out, const std::vector<std::int64_t>& rows,
+                             int columns, DType dtype) {
+  const std::size_t row_bytes = columns * bytes_of(dtype);
+  std::vector<std::byte> raw(rows.size() * row_bytes);
+  for (std::size_t first = 0; first < rows.size();) {
+    std::size_t last = first + 1;
+    while (last < rows.size() && rows[last] == rows[last - 1] + 1) ++last;
+    out.read(raw.data() + first * row_bytes, (last - first) * row_bytes, rows[first] * row_bytes);
+    first = last;
+  }
+  return decode(dtype, raw.data(), rows.size() * columns);
+}
+
+DType out_dtype(const Problem& p) {
+  return p.operation == Operation::scores ? DType::fp32 : p.dtype;
+}
+
+}  // namespace
+
+Arguments Workbench::BufferSet::arguments() const {
+  return {.q = q.data(),
+          .k = k.data(),
+          .v = v.data(),
+          .out = out.data(),
+          .lse = static_cast<float*>(lse.data()),
+          .workspace = workspace.data()};
+}
+
+Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes)
+    : problem_(problem) {
+  const std::size_t element = bytes_of(problem.dtype);
+  const std::size_t lse_bytes = wants_lse(problem) ? problem.q_rows() * sizeof(float) : 0;
+  const std::size_t set_bytes =
+      problem.in_bytes() + problem.out_bytes() + lse_bytes + workspace_bytes;
+  const std::size_t free = free_memory();
+  if (set_bytes > free) {
+    throw usage_error(to_string(problem) + " needs " + gigabytes(set_bytes) +
+                      " of device memory (inputs " + gigabytes(problem.in_bytes()) + ", result " +
+                      gigabytes(problem.out_bytes()) + ", workspace " + gigabytes(workspace_bytes) +
+                      ") and " + gigabytes(free) +
+                      " are free; choose a smaller --batch, --heads or --seq.");
+  }
+  int sets = device().backend == "cuda" ? buffer_sets(set_bytes) : 1;
+  while (sets > 1 && sets * set_bytes > free / 2) --sets;
+
+  reference_ = reference(problem, inputs, rows_to_check(problem));
+
+  const auto q = encode(problem.dtype, inputs.q), k = encode(problem.dtype, inputs.k),
+             v = encode(problem.dtype, inputs.v);
+  for (int i = 0; i < sets; ++i) {
+    BufferSet& set = sets_.emplace_back();
+    set.q = DeviceBuffer(q.size(), "Q");
+    set.k = DeviceBuffer(k.size(), "K");
+    set.q.write(q.data(), q.size());
+    set.k.write(k.data(), k.size());
+    if (!v.empty()) {
+      set.v = DeviceBuffer(problem.kv_elements() * element, "V");
+      set.v.write(v.data(), v.size());
+    }
+    set.out = DeviceBuffer(problem.out_bytes(), wants_lse(problem) ? "O" : "S");
+    if (lse_bytes > 0) set.lse = DeviceBuffer(lse_bytes, "LSE");
+    if (workspace_bytes > 0) set.workspace = DeviceBuffer(workspace_bytes, "workspace");
+  }
+}
+
+ErrorReport Workbench::compare_with_oracle(const BufferSet& set) const {
+  const auto rows = read_rows(set.out, reference_.rows, reference_.columns, out_dtype(problem_));
+  std::vector<float> lse;
+  if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);
+  ErrorReport error = compare(problem_, reference_, rows, lse);
+  if (const std::int64_t unwritten = count_unwritten(problem_, set.out.data());
+      error.ok && unwritten > 0) {
+    error.ok = false;
+    error.why = std::to_string(unwritten) + " elements of the result were never written";
+  }
+  return error;
+}
+
+ErrorReport Workbench::check(const Variant& variant) {
+  BufferSet& set = sets_.front();
+  set.out.poison();
+  if (set.lse.size() > 0) set.lse.poison();
+  if (set.workspace.size() > 0) set.workspace.poison();
+  variant.launch(problem_, set.arguments(), nullptr);
+  synchronize();
+  return compare_with_oracle(set);
+}
+
+Benchmark Workbench::time(const Variant& variant, int samples, ErrorReport& error) {
+  for (BufferSet& set : sets_) set.out.poison();
+  const Benchmark benchmark = al::benchmark(
+      [&](int set, Stream stream) { variant.launch(problem_, sets_[set].arguments(), stream); },
+      static_cast<int>(sets_.size()), samples);
+  const ErrorReport after = compare_with_oracle(sets_.back());
+  if (error.ok && !after.ok) {
+    error = after;
+    error.why = "right in a single run, wrong after the timed loop: " + after.why;
+  }
+  return benchmark;
+}
+
+std::vector<float> Workbench::result() const {
+  const DType dtype = out_dtype(problem_);
+  std::vector<std::byte> raw(problem_.out_bytes());
+  sets_.front().out.read(raw.data(), raw.size());
+  return decode(dtype, raw.data(), problem_.out_elements());
+}
+
+std::vector<float> Workbench::lse() const {
+  std::vector<float> values(problem_.q_rows());
+  sets_.front().lse.read(values.data(), values.size() * sizeof(float));
+  return values;
+}
+
+}  // namespace al

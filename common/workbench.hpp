@@ -1,0 +1,42 @@
+// One problem, set up once, on which any variant can be run, checked and timed: inputs on the
+// device in as many copies as the benchmark rotates over, poisoned outputs, and the oracle.
+#pragma once
+
+#include <vector>
+
+#include "common/benchmark.hpp"
+#include "common/buffer.hpp"
+#include "common/check.hpp"
+#include "common/data.hpp"
+#include "common/stage.hpp"
+
+namespace al {
+
+class Workbench {
+ public:
+  // `workspace_bytes`: the largest any variant will ask for. Throws Error(usage), before anything
+  // is allocated, when it all needs more memory than the device has left.
+  Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes);
+
+  // Runs once on poisoned outputs and compares with the oracle.
+  ErrorReport check(const Variant& variant);
+  // Times it, then compares what the last timed run left with the oracle. `samples` as benchmark().
+  Benchmark time(const Variant& variant, int samples, ErrorReport& error);
+  // The whole result, and LSE, as fp32, after check().
+  std::vector<float> result() const;
+  std::vector<float> lse() const;
+
+ private:
+  struct BufferSet {
+    DeviceBuffer q, k, v, out, lse, workspace;
+    Arguments arguments() const;
+  };
+
+  ErrorReport compare_with_oracle(const BufferSet& set) const;
+
+  Problem problem_;
+  std::vector<BufferSet> sets_;
+  ReferenceRows reference_;
+};
+
+}  // namespace al
