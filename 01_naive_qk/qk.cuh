@@ -3,7 +3,7 @@
 //   uncoalesced     one thread a score; neighbouring threads take neighbouring *queries*
 //   coalesced       one thread a score; neighbouring threads take neighbouring *keys*
 //   shared_tiles    a 32 x 32 tile a block; Q and K are staged in shared memory and used 32 times
-//   register_tiles  a 128 x 128 tile a block; each thread keeps an 8 x 8 tile in registers
+//   register_tiles  a 64 x 128 tile a block; each thread keeps 8 x 8 scores in registers
 //
 // All four multiply in fp32 whatever the inputs' type, and skip what the causal mask hides.
 //
@@ -77,10 +77,13 @@ __global__ void qk_coalesced(const T* Q, const T* K, float* S, KernelShape shape
 }
 // [/snippet]
 
-// Rung 3. TILE x TILE scores a block, one a thread; D is walked in chunks of TILE.
+// Rung 3. TILE x TILE scores a block, one a thread; D is walked in chunks of TILE. A block is 1024
+// threads: asking for two on an SM holds each thread to 32 registers, and one block computes while
+// the other waits at a barrier.
 // [snippet shared_tiles]
 template <typename T, int TILE>
-__global__ void qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape shape) {
+__global__ void __launch_bounds__(TILE* TILE, 2)
+    qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape shape) {
   const auto [bh, row0, col0] = tile_position(shape, TILE, TILE);
   if (col0 >= shape.visible_keys(min(row0 + TILE, shape.Nq) - 1)) return;  // all masked
   const int tx = threadIdx.x, ty = threadIdx.y;
@@ -99,8 +102,8 @@ __global__ void qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape sh
     // Load Q and K [TILE, TILE]; neighbouring lanes take neighbouring d. Outside: zero.
     const int d = d0 + tx, i = row0 + ty, j = col0 + ty;
     const bool in_d = d < shape.D;
-    Q_smem[ty][tx] = in_d && i < shape.Nq ? to_float(Q_head[size_t(i) * shape.D + d]) : 0.0f;
-    K_smem[ty][tx] = in_d && j < shape.Nkv ? to_float(K_head[size_t(j) * shape.D + d]) : 0.0f;
+    Q_smem[ty][tx] = in_d && i < shape.Nq ? to_float(Q_head[i * shape.D + d]) : 0.0f;
+    K_smem[ty][tx] = in_d && j < shape.Nkv ? to_float(K_head[j * shape.D + d]) : 0.0f;
     __syncthreads();  // the tiles are complete before anyone reads them
 
     for (int c = 0; c < TILE; ++c) sum += Q_smem[ty][c] * K_smem[tx][c];
@@ -115,17 +118,28 @@ __global__ void qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape sh
 // [/snippet]
 
 // Rung 4. BLOCK_M x BLOCK_N scores a block, TM x TN a thread, so that one float4 of Q and one of K
-// from shared memory feed 4·TM or 4·TN multiply-adds instead of 4.
+// from shared memory feed 4·TN or 4·TM multiply-adds instead of 4.
 //
-// Thread (ty, tx) owns rows ty, ty + THREADS_M, … and columns tx, tx + THREADS_N, …: neighbouring
-// lanes own neighbouring columns, so their stores are coalesced and their reads of K_smem go to
-// neighbouring rows. A row is padded to BLOCK_D + 4 words, which puts eight neighbouring rows
-// 4 banks apart: eight lanes reading a float4 each cover all 32 banks once.
+// clang-format off
+//                    tx: 0     1     2  …  15                one warp: 32 threads as 2 x 16;
+//   ty 0  lanes      0     2     4  …  30                    lane = 2·tx + ty % 2
+//   ty 1             1     3     5  …  31
+// clang-format on
+//
+// Thread (ty, tx) owns rows ty, ty + THREADS_M, … and columns tx, tx + THREADS_N, …, so that
+// neighbours in tx store neighbouring scores. Lanes are dealt in pairs because of how a 16-byte
+// load of shared memory is served: half a warp in one pass if lanes 2n and 2n + 1 (or n and n + 2
+// of every four) want the same address, else a quarter. Dealt row by row, a load of K takes 4
+// passes; in pairs, 2.
+//
+// A row of shared memory is padded to BLOCK_D + 4 words, which puts eight neighbouring rows 4 banks
+// apart: eight float4 cover all 32 banks once.
 // [snippet register_tiles]
 template <typename T, int BLOCK_M, int BLOCK_N, int BLOCK_D, int TM, int TN>
 struct QKTile {
   static constexpr int THREADS_M = BLOCK_M / TM, THREADS_N = BLOCK_N / TN;
   static constexpr int THREADS = THREADS_M * THREADS_N;
+  static_assert(THREADS_M % 2 == 0, "lanes are dealt in pairs of rows");
   // 512 threads an SM leave each 128 registers: 64 scores, 32 of Q, and the rest for K and indices.
   // Left to itself the compiler takes 254, and one block an SM cannot hide its own loads.
   static constexpr int BLOCKS_PER_SM = TM * TN <= 64 ? 512 / THREADS : 256 / THREADS;
@@ -158,7 +172,8 @@ __global__ void __launch_bounds__(QKTile<T, BLOCK_M, BLOCK_N, BLOCK_D, TM, TN>::
   using Tile = QKTile<T, BLOCK_M, BLOCK_N, BLOCK_D, TM, TN>;
   const auto [bh, row0, col0] = tile_position(shape, BLOCK_M, BLOCK_N);
   if (col0 >= shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1)) return;  // all masked
-  const int tx = threadIdx.x % Tile::THREADS_N, ty = threadIdx.x / Tile::THREADS_N;
+  const int tx = threadIdx.x / 2 % Tile::THREADS_N;
+  const int ty = threadIdx.x % 2 + threadIdx.x / (2 * Tile::THREADS_N) * 2;
 
   const T* Q_head = Q + size_t(bh) * shape.Nq * shape.D;                  // [Nq, D]
   const T* K_head = K + size_t(shape.kv_head(bh)) * shape.Nkv * shape.D;  // [Nkv, D]

@@ -15,7 +15,7 @@ double computed_scores(const Problem& p, int block_m, int block_n) {
   for (int row0 = 0; row0 < p.seq; row0 += block_m) {
     const int rows = std::min(block_m, p.seq - row0);
     const int visible = p.visible_keys(row0 + rows - 1);  // the tile's last row sees the most
-    scores += double{1} * rows * std::min(ceil_div(visible, block_n) * block_n, p.kv_seq);
+    scores += 1.0 * rows * std::min(ceil_div(visible, block_n) * block_n, p.kv_seq);
   }
   return scores * p.batch * p.heads;
 }
@@ -27,8 +27,9 @@ Cost cost(const Problem& p, double scores, double wavefronts_per_warp) {
 }
 
 // [snippet costs]
-// Wavefronts a warp of 32 scores causes. One load instruction takes as many as it touches
-// 128-byte lines: 1 when all lanes agree or are neighbours, 32 when each is in a row of its own.
+// Wavefronts that a warp of 32 scores causes: the passes its loads and stores make through the
+// load/store unit, one a clock. A load takes a pass for each 128-byte line the lanes touch: 1 when
+// they agree or are neighbours, 32 when each is in a row of its own.
 Cost cost_uncoalesced(const Problem& p) {
   const double loads = p.head_dim * (32 + 1), store = 32;
   return cost(p, minimum_work(p).flops / (2.0 * p.head_dim), loads + store);
@@ -37,17 +38,18 @@ Cost cost_coalesced(const Problem& p) {
   const double loads = p.head_dim * (1 + 32), store = 1;
   return cost(p, minimum_work(p).flops / (2.0 * p.head_dim), loads + store);
 }
+// For 32 d: two loads and two stores bring them in; then K is read word by word, and Q, the same
+// for all lanes, four words at a time in two passes (the compiler makes 16-byte loads of it).
 Cost cost_shared_tiles(const Problem& p) {
-  const double chunks = ceil_div(p.head_dim, 32);
-  const double global_loads = 2, shared_stores = 2, shared_loads = 2 * 32, store = 1;
+  const double bring_in = 2 + 2, read_K = 32, read_Q = 32 / 4 * 2, store = 1;
   return cost(p, computed_scores(p, 32, 32),
-              chunks * (global_loads + shared_stores + shared_loads) + store);
+              ceil_div(p.head_dim, 32) * (bring_in + read_K + read_Q) + store);
 }
-// A warp of the 128 x 128 tile holds 2 x 16 threads, 8 x 8 scores each: for four d it reads 8
-// float4 of Q, two different rows a time, and 8 of K, sixteen rows (256 bytes) a time.
+// A warp holds 2 x 16 threads of 8 x 8 scores: 64 times 32. For four d it reads eight float4 of Q
+// and eight of K, two passes each; its stores go to two rows at once.
 Cost cost_register_tiles(const Problem& p) {
-  const double shared_loads = p.head_dim / 4.0 * (8 * 1 + 8 * 2) / 64, store = 2;
-  return cost(p, computed_scores(p, 128, 128), shared_loads + store);
+  const double reads = p.head_dim / 4.0 * (8 * 2 + 8 * 2) / 64, store = 2;
+  return cost(p, computed_scores(p, 64, 128), reads + store);
 }
 // [/snippet]
 
@@ -68,11 +70,11 @@ void launch_best_register_tiles(const Problem& p, const Arguments& a, Stream str
       std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 128) * ceil_div(p.kv_seq, 128);
   const bool large = large_tiles >= 2 * 2 * device().sms;  // two waves of two blocks an SM
   if (p.head_dim == 16) {
-    launch_register_tiles<64, 64, 16, 4, 4>(p, a, stream);
+    launch_register_tiles<64, 64, 16, 8, 4>(p, a, stream);
   } else if (large) {
-    launch_register_tiles<128, 128, 32, 8, 8>(p, a, stream);
+    launch_register_tiles<64, 128, 32, 8, 8>(p, a, stream);
   } else {
-    launch_register_tiles<64, 64, 32, 4, 4>(p, a, stream);
+    launch_register_tiles<64, 64, 32, 8, 4>(p, a, stream);
   }
 }
 // [/snippet]

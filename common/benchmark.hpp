@@ -19,15 +19,17 @@ struct Measurement {
 };
 
 struct Benchmark {
-  Measurement primary;                 // events from 200 us up, else graph
-  std::optional<Measurement> beside;   // the event figure beside a graph's
+  Measurement primary;                // events from 200 us up, else graph
+  std::optional<Measurement> beside;  // the event figure beside a graph's
 };
 
 // Enqueues one run on buffer set `set` (0 ... sets-1).
 using Enqueue = std::function<void(int set, Stream stream)>;
 
 // Events: single launches, each after an L2 flush that ends in reads. Graph: one graph that runs
-// every buffer set once, divided by their number. `samples` 0: the rule (10 warm-ups, >= 30).
+// every buffer set equally often, divided by the launches. `samples` 0: the rule (>= 10 warm-ups,
+// 30 samples; fewer, but at least 5, when they would take more than 3 s). Every set has been run at
+// least once when this returns.
 Benchmark benchmark(const Enqueue& enqueue, int sets, int samples = 0);
 
 // Buffer sets that make `bytes_per_set` add up to 512 MiB (well past L2), 1 ... 256.

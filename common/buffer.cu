@@ -14,6 +14,8 @@
 #include "common/error.hpp"
 
 #ifdef AL_EMULATOR
+#include <sanitizer/asan_interface.h>
+
 #include <cstring>
 
 #include "common/emulator/launch.hpp"
@@ -35,16 +37,18 @@ struct alignas(256) Line {
 }  // namespace
 
 struct DeviceBuffer::Memory {
-  Memory(std::size_t size, const char* name)
-      : size(size), lines((size + sizeof(Line) - 1) / sizeof(Line)) {
+  Memory(std::size_t bytes, [[maybe_unused]] const char* name)
+      : size(bytes), lines((bytes + sizeof(Line) - 1) / sizeof(Line)) {
 #ifdef AL_EMULATOR
     emulator::register_global(data(), size, name);
-#else
-    static_cast<void>(name);
+    ASAN_POISON_MEMORY_REGION(data() + size, lines.size() * sizeof(Line) - size);
 #endif
   }
 #ifdef AL_EMULATOR
-  ~Memory() { emulator::unregister_global(data()); }
+  ~Memory() {
+    ASAN_UNPOISON_MEMORY_REGION(data(), lines.size() * sizeof(Line));
+    emulator::unregister_global(data());
+  }
 #endif
 
   unsigned char* data() {
@@ -80,6 +84,7 @@ DeviceBuffer::DeviceBuffer(std::size_t bytes, const char* name) {
                        std::to_string(free_memory() / kMiB) +
                        " MiB free. Choose a smaller problem.");
   };
+  if (bytes == 0) return;
   if (bytes > free_memory()) throw too_large();
   try {
     memory_ = std::make_unique<Memory>(bytes, name);

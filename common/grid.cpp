@@ -43,19 +43,22 @@ std::string render(std::span<const Column> columns, std::span<const std::string>
   return text;
 }
 
-std::vector<std::string> aligned(std::span<const std::optional<double>> values) {
+std::vector<std::string> aligned(std::span<const std::optional<double>> values, int most) {
   double smallest = INFINITY;
   for (const std::optional<double>& value : values) {
     if (value && *value != 0) smallest = std::min(smallest, std::abs(*value));
   }
   int decimals = 0;
   if (std::isfinite(smallest)) {
-    decimals = std::clamp(2 - static_cast<int>(std::floor(std::log10(smallest))), 0, 4);
+    decimals = std::clamp(2 - static_cast<int>(std::floor(std::log10(smallest))), 0, most);
   }
   std::vector<std::string> cells;
   for (const std::optional<double>& value : values) {
     cells.push_back(value ? fmt::format("{:.{}f}", *value, decimals) : "–");
   }
+  std::size_t widest = 0;
+  for (const std::string& cell : cells) widest = std::max(widest, width(cell));
+  for (std::string& cell : cells) cell = padded(cell, widest, false);
   return cells;
 }
 

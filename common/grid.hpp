@@ -20,9 +20,10 @@ struct Column {
 // text that is not empty goes under its row, wrapped.
 std::string render(std::span<const Column> columns, std::span<const std::string> notes = {});
 
-// Numbers with as many decimals as give the smallest one three significant digits, so that the
-// decimal points of a column line up. An absent number becomes an en dash.
-std::vector<std::string> aligned(std::span<const std::optional<double>> values);
+// Numbers with as many decimals as give the smallest one three significant digits, `most` at the
+// most, padded on the left so that their decimal points line up. An absent number becomes an
+// en dash.
+std::vector<std::string> aligned(std::span<const std::optional<double>> values, int most = 4);
 
 // `text` broken at spaces into lines of grid_width, each after `indent` spaces.
 std::string wrapped(const std::string& text, int indent);

@@ -105,7 +105,7 @@ class CommandLine {
               ? "Read q.npy and k.npy (f2 or f4, C order); they set the shape."
               : "Read q.npy, k.npy and v.npy (f2 or f4, C order); they set the shape.");
     value("--save", "DIR",
-          program.operation == Operation::scores ? "Write the result to o.npy."
+          program.operation == Operation::scores ? "Write the result to s.npy."
                                                  : "Write the results to o.npy and lse.npy.");
 
     group_ = "What to run";
@@ -133,7 +133,9 @@ class CommandLine {
     try {
       app_.parse(argc, const_cast<char**>(argv));
     } catch (const CLI::CallForHelp&) {
-      fmt::print("{}\n{}", app_.help(), footer(program));
+      std::string help = app_.help();
+      for (std::size_t at; (at = help.find("\n\n\n")) != help.npos;) help.erase(at, 1);
+      fmt::print("{}\n{}", help, footer(program));
       return false;
     } catch (const CLI::ArgumentMismatch& mismatch) {
       const std::string what = mismatch.what();

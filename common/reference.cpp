@@ -182,7 +182,7 @@ std::vector<std::int64_t> rows_to_check(const Problem& problem, int at_most) {
   const std::int64_t all = problem.q_rows();
   const bool scores = problem.operation == Operation::scores;
   const double elements = double(all) * (scores ? problem.kv_seq : problem.head_dim);
-  // 4 GFLOP twice over (float64 and fp32) take about two seconds on two cores; 16 M elements of
+  // 4 GFLOP, in float64 and again in fp32, take about a second on two cores; 16 Mi elements of
   // the reference take 200 MB.
   const bool cheap = minimum_work(problem).flops <= 4e9 && elements <= 16 << 20;
   if (all <= at_most || cheap) {

@@ -117,6 +117,8 @@ constexpr std::pair<const char*, std::int64_t Counts::*> count_fields[] = {
     {"shared_wavefronts", &Counts::shared_wavefronts},
     {"barriers", &Counts::barriers},
     {"shuffles", &Counts::shuffles},
+    {"blocks", &Counts::blocks},
+    {"checked_blocks", &Counts::checked_blocks},
 };
 
 constexpr std::pair<const char*, std::optional<double> Ceilings::*> ceiling_fields[] = {

@@ -1,47 +1,14 @@
-// What the terminal shows: the table of a run, two runs side by side, and the heat map of a sweep.
+// What the terminal shows of a run.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <map>
-#include <set>
 
-#include "common/error.hpp"
-#include "common/grid.hpp"
 #include "common/report.hpp"
+#include "common/report_rows.hpp"
 
 namespace al {
 namespace {
-
-bool same_problem(const Row& a, const Row& b) {
-  return a.config == b.config && to_string(a.problem) == to_string(b.problem);
-}
-
-// The rows, grouped by problem, in the order in which the problems first appear.
-std::vector<std::vector<const Row*>> by_problem(const Results& results) {
-  std::vector<std::vector<const Row*>> blocks;
-  for (const Row& row : results.rows) {
-    const auto block = std::find_if(blocks.begin(), blocks.end(), [&](const auto& candidate) {
-      return same_problem(*candidate.front(), row);
-    });
-    if (block == blocks.end()) {
-      blocks.push_back({&row});
-    } else {
-      block->push_back(&row);
-    }
-  }
-  return blocks;
-}
-
-std::string machine(const Results& results) {
-  const DeviceInfo& device = results.device;
-  std::string text = device.name;
-  if (device.backend != "emulator") {
-    text += fmt::format(" (sm_{}, {} SMs, driver {}, CUDA {})", device.sm, device.sms,
-                        device.driver, device.cuda);
-  }
-  return text + fmt::format(", {}, commit {}", results.date, results.commit);
-}
 
 std::string ceilings_line(const Ceilings& ceilings) {
   std::string text;
@@ -55,8 +22,8 @@ std::string ceilings_line(const Ceilings& ceilings) {
   add("shared", ceilings.shared_gbps, "GB/s");
   add("FFMA", ceilings.ffma_tflops, "TFLOP/s");
   add("tensor", ceilings.tensor_tflops, "TFLOP/s");
-  return text.empty() ? "Ceilings: not measured (" + ceilings.why_absent + ")."
-                      : "Ceilings measured in this run: " + text + ".";
+  if (!text.empty()) return "Ceilings measured in this run: " + text + ".";
+  return ceilings.why_absent.empty() ? "" : "Ceilings: " + ceilings.why_absent + ".";
 }
 
 // "copy GB/s" -> "copy": the unit is in the column's title.
@@ -64,21 +31,8 @@ std::string without_unit(const std::string& ceiling) {
   return ceiling.substr(0, ceiling.find(' '));
 }
 
-template <class Get>
-std::vector<std::string> numbers(const std::vector<const Row*>& rows, Get get) {
-  std::vector<std::optional<double>> values;
-  for (const Row* row : rows) values.push_back(get(*row));
-  return aligned(values);
-}
-
-std::optional<double> median_ms(const Row& row) {
-  if (!row.time) return std::nullopt;
-  return row.time->primary.median_ms;
-}
-
-std::optional<double> share(double part, double whole) {
-  if (!(whole > 0)) return std::nullopt;
-  return part / whole;
+std::string three_digits(double value) {
+  return value < 1000 ? fmt::format("{:.3g}", value) : with_thousands(std::llround(value));
 }
 
 struct Block {
@@ -86,40 +40,48 @@ struct Block {
   std::vector<std::string> notes;
 };
 
-void add_times(Block& block, const std::vector<const Row*>& rows) {
-  Column range{"p10–p90 ms", {}}, limit{"% of limit", {}, true},
-      predicted{"predicted ms", {}, true};
-  const auto low = numbers(rows, [](const Row& r) {
-    return r.time ? std::optional(r.time->primary.p10_ms) : std::nullopt;
-  });
-  const auto high = numbers(rows, [](const Row& r) {
-    return r.time ? std::optional(r.time->primary.p90_ms) : std::nullopt;
-  });
+// "7.12–7.34"; lows and highs with the same number of decimals.
+Column range(const Rows& rows) {
+  std::vector<std::optional<double>> ends;
+  for (const Row* row : rows) {
+    if (row->time) ends.insert(ends.end(), {row->time->primary.p10_ms, row->time->primary.p90_ms});
+  }
+  std::vector<std::string> texts = aligned(ends);
+  for (std::string& text : texts) text.erase(0, text.find_first_not_of(' '));
+  Column column{"p10–p90 ms", {}};
+  std::size_t at = 0;
+  for (const Row* row : rows) {
+    column.cells.push_back(row->time ? texts[at] + "–" + texts[at + 1] : "–");
+    if (row->time) at += 2;
+  }
+  return column;
+}
+
+void add_times(Block& block, const Rows& rows) {
+  Column limit{"% of limit", {}, true}, predicted{"predicted ms", {}, true};
   const auto ms = numbers(rows, [](const Row& r) { return r.predicted_ms; });
   bool bytes_bind = true;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& row = *rows[i];
-    range.cells.push_back(row.time ? low[i] + "–" + high[i] : "–");
     limit.cells.push_back(
         row.limit && row.limit_fraction
             ? fmt::format("{:3.0f} % {}", 100 * *row.limit_fraction, without_unit(row.limit->name))
-            : "–");
-    predicted.cells.push_back(
-        row.predicted_ms ? fmt::format("{} {}", ms[i], without_unit(row.predicted_by)) : "–");
+            : "  –");
+    predicted.cells.push_back(ms[i] +
+                              (row.predicted_ms ? " " + without_unit(row.predicted_by) : ""));
     if (row.limit && !row.limit->name.ends_with("GB/s")) bytes_bind = false;
   }
+  const auto ratio = [](const Row& r) { return r.ratio_to_prior; };
+  const auto rate = [&](const Row& r) { return bytes_bind ? r.gbps : r.tflops; };
   block.columns.push_back({"ms", numbers(rows, median_ms)});
-  block.columns.push_back(std::move(range));
-  block.columns.push_back(
-      {"× prior", numbers(rows, [](const Row& r) { return r.ratio_to_prior; })});
-  block.columns.push_back({bytes_bind ? "GB/s" : "TFLOP/s", numbers(rows, [&](const Row& r) {
-                             return bytes_bind ? r.gbps : r.tflops;
-                           })});
+  block.columns.push_back(range(rows));
+  block.columns.push_back({"× prior", numbers(rows, ratio, 2)});
+  block.columns.push_back({bytes_bind ? "GB/s" : "TFLOP/s", numbers(rows, rate, 2)});
   block.columns.push_back(std::move(limit));
   block.columns.push_back(std::move(predicted));
 }
 
-void add_counts(Block& block, const std::vector<const Row*>& rows) {
+void add_counts(Block& block, const Rows& rows) {
   using Number = std::optional<double>;
   const auto per_request = [](auto parts, auto requests) {
     return [=](const Row& r) {
@@ -134,12 +96,7 @@ void add_counts(Block& block, const std::vector<const Row*>& rows) {
     }
     block.columns.push_back(std::move(column));
   };
-  block.columns.push_back(
-      {"global MB", numbers(rows, [](const Row& r) {
-         return r.counts
-                    ? Number((r.counts->global_load_bytes + r.counts->global_store_bytes) / 1e6)
-                    : Number{};
-       })});
+  block.columns.push_back({"global MB", numbers(rows, moved_mb)});
   block.columns.push_back(
       {"sectors/request",
        numbers(rows, per_request(&Counts::global_sectors, &Counts::global_requests))});
@@ -150,7 +107,7 @@ void add_counts(Block& block, const std::vector<const Row*>& rows) {
   whole("shuffles", &Counts::shuffles);
 }
 
-Block make_block(const std::vector<const Row*>& rows) {
+Block make_block(const Rows& rows) {
   const auto any = [&](auto has) {
     return std::any_of(rows.begin(), rows.end(), [&](const Row* row) { return has(*row); });
   };
@@ -168,7 +125,7 @@ Block make_block(const std::vector<const Row*>& rows) {
       block.notes.push_back("refused: " + row->refused);
     } else {
       right.cells.push_back(row->error.ok ? "yes" : "NO");
-      error.cells.push_back(spent ? fmt::format("{:.2f}", *spent) : "–");
+      error.cells.push_back(spent && std::isfinite(*spent) ? fmt::format("{:.2f}", *spent) : "–");
       block.notes.push_back(row->error.ok ? "" : "wrong: " + row->error.why);
     }
   }
@@ -193,9 +150,8 @@ std::string legend(const Results& results) {
     yardstick = yardstick || row.role == Role::yardstick;
   }
   std::string text =
-      "right: every checked element is within its error budget. error: the worst element's error "
-      "as "
-      "a share of that budget. extra MB: workspace.";
+      "right: every checked element keeps its error budget. error: the worst element's error as a "
+      "share of that budget. extra MB: workspace.";
   if (times) {
     text +=
         " ms: median of single runs. × prior: the time of the rung before / this time. % of limit: "
@@ -206,8 +162,7 @@ std::string legend(const Results& results) {
     text +=
         " global MB: bytes loaded and stored. sectors/request: 32-byte sectors a warp's access to "
         "global memory touches; wavefronts/request: passes its access to shared memory takes (1 is "
-        "free of bank conflicts). barriers: summed over blocks; shuffles: over warps. The emulator "
-        "counts; it has no clock.";
+        "free of bank conflicts). barriers: summed over blocks; shuffles: over warps.";
   }
   if (prior) text += " <: the stage before.";
   if (yardstick) text += " *: a yardstick, a library doing the same job.";
@@ -219,148 +174,15 @@ std::string legend(const Results& results) {
 std::string text_table(const Results& results) {
   std::string text = results.program + " on " + machine(results) + "\n";
   text += wrapped(ceilings_line(results.ceilings), 0);
-  for (const std::vector<const Row*>& rows : by_problem(results)) {
+  for (const Rows& rows : by_problem(results)) {
     const Row& first = *rows.front();
     const Work work = minimum_work(first.problem);
-    text += fmt::format("\n{}: {}, at least {:.3g} GFLOP and {:.3g} MB\n", first.config,
-                        to_string(first.problem), work.flops / 1e9, work.bytes / 1e6);
+    text += fmt::format("\n{}; at least {} GFLOP and {} MB\n", heading(first),
+                        three_digits(work.flops / 1e9), three_digits(work.bytes / 1e6));
     const Block block = make_block(rows);
     text += render(block.columns, block.notes);
   }
   return text + "\n" + legend(results);
-}
-
-std::string compare_table(const Results& a, const Results& b) {
-  std::string text = "a: " + machine(a) + "\nb: " + machine(b) + "\n";
-  std::size_t shared = 0;
-  for (const std::vector<const Row*>& rows : by_problem(a)) {
-    std::vector<const Row*> left, right;
-    for (const Row* row : rows) {
-      const auto other = std::find_if(b.rows.begin(), b.rows.end(), [&](const Row& candidate) {
-        return candidate.stage == row->stage && candidate.variant == row->variant &&
-               same_problem(candidate, *row);
-      });
-      if (other == b.rows.end()) continue;
-      left.push_back(row);
-      right.push_back(&*other);
-    }
-    if (left.empty()) continue;
-    shared += left.size();
-
-    Column name{"variant", {}, true};
-    std::vector<std::optional<double>> ratios;
-    for (std::size_t i = 0; i < left.size(); ++i) {
-      name.cells.push_back(left[i]->stage + "/" + left[i]->variant);
-      const std::optional<double> before = median_ms(*left[i]), after = median_ms(*right[i]);
-      ratios.push_back(before && after ? share(*before, *after) : std::nullopt);
-    }
-    const auto verdict = [](const std::vector<const Row*>& side) {
-      std::vector<std::string> cells;
-      for (const Row* row : side) {
-        cells.push_back(!row->refused.empty() ? "refused" : row->error.ok ? "yes" : "NO");
-      }
-      return cells;
-    };
-    const std::vector<Column> columns{std::move(name),
-                                      {"a right", verdict(left), true},
-                                      {"b right", verdict(right), true},
-                                      {"a ms", numbers(left, median_ms)},
-                                      {"b ms", numbers(right, median_ms)},
-                                      {"a/b", aligned(ratios)}};
-    text += fmt::format("\n{}: {}\n", rows.front()->config, to_string(rows.front()->problem)) +
-            render(columns);
-  }
-  if (shared == 0) return text + "\nThe two files have no row in common.\n";
-  const auto alone = [](std::size_t rows, const char* file) {
-    return rows == 0 ? "" : fmt::format(" {} row(s) are in {} only.", rows, file);
-  };
-  return text + "\n" +
-         wrapped("a/b: how many times faster b is." + alone(a.rows.size() - shared, "a") +
-                     alone(b.rows.size() - shared, "b"),
-                 2);
-}
-
-namespace {
-
-// What a heat map paints: the time, or what stands for it when there is no clock.
-std::optional<double> heat(const Row& row) {
-  if (!row.refused.empty() || !row.error.ok) return std::nullopt;
-  if (row.time) return row.time->primary.median_ms;
-  if (!row.counts) return std::nullopt;
-  return (row.counts->global_load_bytes + row.counts->global_store_bytes) / 1e6;
-}
-
-// Darker is better: within 5 %, 25 % or twice of the best.
-const char* shade(double value, double best) {
-  if (value <= 1.05 * best) return "█";
-  if (value <= 1.25 * best) return "▓";
-  return value <= 2 * best ? "▒" : "░";
-}
-
-std::string one_map(const std::vector<const Row*>& rows, std::span<const TilePoint> tiles) {
-  struct Cell {
-    bool tried = false;
-    std::optional<double> value;
-    int threads = 0;
-  };
-  std::map<int, std::map<int, Cell>> cells;  // [block_m][block_n]
-  std::set<int> all_n;
-  double best = INFINITY;
-  bool timed = false;
-  for (const TilePoint& tile : tiles) {
-    for (const Row* row : rows) {
-      if (row->variant != tile.variant.name) continue;
-      Cell& cell = cells[tile.block_m][tile.block_n];
-      all_n.insert(tile.block_n);
-      cell.tried = true;
-      timed = timed || row->time;
-      const std::optional<double> value = heat(*row);
-      if (value && (!cell.value || *value < *cell.value)) {
-        cell.value = value;
-        cell.threads = tile.threads;
-        best = std::min(best, *value);
-      }
-    }
-  }
-  if (cells.empty()) return "";
-
-  std::vector<std::optional<double>> values;  // of all cells together, so that they line up
-  for (auto& [m, row] : cells) {
-    for (int n : all_n) values.push_back(row[n].value);
-  }
-  const std::vector<std::string> texts = aligned(values);
-  Column names{"BLOCK_M \\ BLOCK_N", {}};
-  std::vector<Column> columns;
-  for (int n : all_n) columns.push_back({std::to_string(n), {}});
-  std::size_t at = 0;
-  for (auto& [m, row] : cells) {
-    names.cells.push_back(std::to_string(m));
-    for (Column& column : columns) {
-      const Cell& cell = row[std::stoi(column.title)];
-      column.cells.push_back(
-          cell.value   ? fmt::format("{} {} /{}", shade(*cell.value, best), texts[at], cell.threads)
-          : cell.tried ? "none"
-                       : "");
-      ++at;
-    }
-  }
-  columns.insert(columns.begin(), std::move(names));
-  const Row& first = *rows.front();
-  return fmt::format(
-             "{}: {}, {}\n", first.config, to_string(first.problem),
-             timed ? "median ms" : "MB of global memory traffic (the emulator has no clock)") +
-         render(columns) + "\n";
-}
-
-}  // namespace
-
-std::string heat_map(const Results& results, std::span<const TilePoint> tiles) {
-  std::string text;
-  for (const std::vector<const Row*>& rows : by_problem(results)) text += one_map(rows, tiles);
-  return text + wrapped(
-                    "After the slash: the best number of threads. █ within 5 % of the best, ▓ "
-                    "within 25 %, ▒ within 2x, ░ slower; none: refused or wrong.",
-                    2);
 }
 
 }  // namespace al

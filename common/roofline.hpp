@@ -20,6 +20,10 @@ struct Ceilings {
 
 Ceilings measure_ceilings();  // about a second on a GPU; all absent under the emulator
 
+// GB/s, read + written, of a copy that moves `bytes` in all, timed as a kernel is timed
+// (benchmark.hpp): what a small memory-bound kernel can hope for. GPU only.
+double copy_gbps_at(std::size_t bytes);
+
 // The ceiling that binds a piece of work: its name, its value, and the time it allows.
 struct Limit {
   std::string name;  // "copy GB/s", "FFMA TFLOP/s", "tensor TFLOP/s", "shared GB/s"

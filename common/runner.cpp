@@ -257,6 +257,24 @@ void list(std::span<const Stage* const> stages) {
   }
 }
 
+void run_problems(const Options& options, std::span<const Stage* const> stages,
+                  std::span<const TilePoint> tiles, Results& results) {
+  Progress progress;
+  if (kOnGpu && !options.check_only) {
+    progress.step("measuring what this GPU can do");
+    results.ceilings = measure_ceilings();
+  }
+  const auto problems =
+      options.sweep == Sweep::seq ? spread_over_lengths(options) : options.problems;
+  for (NamedProblem named : problems) {
+    for (const Operation operation : {Operation::scores, Operation::attention}) {
+      named.problem.operation = operation;
+      const auto tasks = make_tasks(options, stages, tiles, named.problem);
+      if (!tasks.empty()) run_problem(named, tasks, options, progress, results);
+    }
+  }
+}
+
 // The whole of a run once the stages are known.
 int run(const Options& options, const Program& program, std::span<const Stage* const> stages,
         std::span<const TilePoint> tiles) {
@@ -282,21 +300,7 @@ int run(const Options& options, const Program& program, std::span<const Stage* c
                   .device = device(),
                   .ceilings = {},
                   .rows = {}};
-  Progress progress;
-  if (kOnGpu && !options.check_only) {
-    progress.step("measuring what this GPU can do");
-    results.ceilings = measure_ceilings();
-  }
-  const auto problems =
-      options.sweep == Sweep::seq ? spread_over_lengths(options) : options.problems;
-  for (NamedProblem named : problems) {
-    for (const Operation operation : {Operation::scores, Operation::attention}) {
-      named.problem.operation = operation;
-      const auto tasks = make_tasks(options, stages, tiles, named.problem);
-      if (!tasks.empty()) run_problem(named, tasks, options, progress, results);
-    }
-  }
-  progress.done();
+  run_problems(options, stages, tiles, results);
   return finish(results, options, tiles);
 }
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "common/error.hpp"
-#include "common/poison.hpp"
+#include "common/poison.cuh"
 
 namespace al {
 namespace {

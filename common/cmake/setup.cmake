@@ -18,7 +18,8 @@ function(al_setup)
     al_install_python_packages("the CUDA compiler and headers (there is no toolkit here)"
                                "${AL_PYPI_NVCC_SIZE} and ${AL_PYPI_CUDA_HEADERS_SIZE}"
                                ${AL_PYPI_NVCC} ${AL_PYPI_CUDA_HEADERS})
-    al_complete_pypi_toolkit()
+    file(CREATE_LINK lib ${AL_PYPI_CUDA}/lib64 SYMBOLIC)  # where nvcc looks
+    al_find_toolkit(cuda)
   elseif(NOT cuda_INCLUDES)
     al_install_python_packages("the CUDA headers (there is no toolkit here)"
                                ${AL_PYPI_CUDA_HEADERS_SIZE} ${AL_PYPI_CUDA_HEADERS})
@@ -61,7 +62,7 @@ function(al_install_debian_packages)
   execute_process(
     COMMAND ${compiler} -E -P -x c++ ${AL_ROOT}/common/cmake/host_libraries.txt
     OUTPUT_VARIABLE missing COMMAND_ERROR_IS_FATAL ANY)
-  string(REGEX MATCHALL "lib[^\n ]+|[a-z-]+-dev" missing "${missing}")
+  string(REGEX MATCHALL "[a-z0-9-]+-dev" missing "${missing}")
   if(NOT missing)
     return()
   endif()
@@ -119,11 +120,6 @@ function(al_install_python_packages what size)
   if(NOT code EQUAL 0)
     message(FATAL_ERROR "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
   endif()
-  file(GLOB AL_SITE_PACKAGES ${AL_VENV}/lib/python3*/site-packages)
-  set(AL_PYPI_CUDA ${AL_SITE_PACKAGES}/nvidia/cu13 PARENT_SCOPE)
-endfunction()
-
-# nvcc looks for libraries in lib64.
-function(al_complete_pypi_toolkit)
-  file(CREATE_LINK lib ${AL_PYPI_CUDA}/lib64 SYMBOLIC)
+  include(${AL_ROOT}/common/cmake/machine.cmake)  # where the packages went
+  set(AL_PYPI_CUDA ${AL_PYPI_CUDA} PARENT_SCOPE)
 endfunction()

@@ -62,6 +62,11 @@ template <typename T> T atomic_max(T* address, T value);
 template <typename T> T atomic_exchange(T* address, T value);
 template <typename T> T atomic_compare_and_swap(T* address, T expected, T value);
 
+// cp.async: see common/ptx/cp_async.cuh.
+void cp_async(void* to, const void* from, unsigned bytes, unsigned source_bytes);
+void cp_async_commit();
+void cp_async_wait(unsigned newer_groups);
+
 template <typename T>
 using Same = std::type_identity_t<T>;  // converts the argument to the type of the address
 
@@ -133,32 +138,32 @@ inline void __threadfence() { al::emulator::fence(); }
 inline void __threadfence_system() { al::emulator::fence(); }
 
 template <typename T>
-T __ldg(const T* address) {
+__forceinline__ T __ldg(const T* address) {
   return *address;
 }
 
 template <typename T>
-T atomicAdd(T* address, al::emulator::Same<T> value) {
+__forceinline__ T atomicAdd(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_add(address, value);
 }
 template <typename T>
-T atomicSub(T* address, al::emulator::Same<T> value) {
+__forceinline__ T atomicSub(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_add(address, static_cast<T>(0 - value));
 }
 template <typename T>
-T atomicMin(T* address, al::emulator::Same<T> value) {
+__forceinline__ T atomicMin(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_min(address, value);
 }
 template <typename T>
-T atomicMax(T* address, al::emulator::Same<T> value) {
+__forceinline__ T atomicMax(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_max(address, value);
 }
 template <typename T>
-T atomicExch(T* address, al::emulator::Same<T> value) {
+__forceinline__ T atomicExch(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_exchange(address, value);
 }
 template <typename T>
-T atomicCAS(T* address, al::emulator::Same<T> expected, al::emulator::Same<T> value) {
+__forceinline__ T atomicCAS(T* address, al::emulator::Same<T> expected, al::emulator::Same<T> value) {
   return al::emulator::atomic_compare_and_swap(address, expected, value);
 }
 

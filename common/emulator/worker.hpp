@@ -6,12 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/emulator/access_log.hpp"
-#include "common/emulator/cp_async_queue.hpp"
 #include "common/emulator/cuda.hpp"
 #include "common/emulator/fiber.hpp"
 #include "common/emulator/global_memory.hpp"
@@ -19,65 +17,120 @@
 
 namespace al::emulator {
 
-enum class State : std::uint8_t { ready, at_barrier, at_warp_call, exited };
-enum class WarpCall : std::uint8_t { none, sync, ballot, from_lane, up, down, exclusive_or };
-const char* to_string(WarpCall call);
+// Loads and stores are seen unless ASan takes their place.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kHooks = false;
+#else
+constexpr bool kHooks = true;
+#endif
 
-// A CUDA thread. What it waits for is filled in when it stops, and read by those it waits for.
-struct Thread {
-  Fiber fiber;
-  uint3 index;
-  State state;
-  Where where;              // the call it waits in
-  WarpCall call;            // at_warp_call: which one, and its arguments
-  unsigned mask;
-  int argument, width;
-  std::uint64_t value;      // what it gives; when it continues, what it got
-  bool predicate;           // at_barrier
-  CopyQueue copies;         // cp.async not yet waited for
+enum class State : std::uint8_t { ready, at_barrier, at_warp_call, exited };
+enum class WarpCall : std::uint8_t { sync, ballot, shuffle };
+
+// A cp.async on its way.
+struct Copy {
+  void* to;
+  const void* from;
+  unsigned bytes, source_bytes;  // the rest is filled with zeros
+  std::size_t pc;
 };
 
-struct Worker {
-  explicit Worker(std::uint64_t seed) : random(seed) {}
+// A CUDA thread. What it waits for is filled in when it stops, for those it waits for to read.
+struct Thread {
+  Fiber fiber;
+  uint3 index{};
+  State state = State::exited;
+  Where where;              // the call it waits in
+  bool predicate = false;   // given to a barrier
+  WarpCall call{};          // at_warp_call: which, and its arguments
+  Shuffle kind{};
+  unsigned mask = 0;
+  int argument = 0, width = 32;
+  std::uint64_t given = 0, received = 0;
+  std::vector<Copy> copies;              // cp.async: committed groups, oldest first, then the rest
+  std::vector<std::size_t> group_sizes;  // of the committed groups
+};
 
-  // Runs block number `linear` to its end; false: it did something wrong, see `report`.
-  bool run_block(const Grid& grid, std::uint64_t linear, std::uint32_t serial, bool checked);
+// What all blocks of a launch have in common.
+struct Launch {
+  const Grid& grid;
+  std::uint32_t serial;  // of the launch; block i has serial + 1 + i
+  std::vector<std::shared_ptr<GlobalBuffer>> buffers;
+  Announcements announcements;
+};
 
-  // On a fiber: ends the block with this report.
-  [[noreturn]] void fail(std::string why);
+class Worker {
+ public:
+  // Runs block number `linear` of the launch to its end; false: it did something wrong, `report`
+  // says what. `seed`: of the order of its threads. `watch`: check and count loads and stores.
+  bool run_block(Launch& launch, std::uint64_t linear, std::uint64_t seed, bool watch);
 
-  Thread& thread(int i) { return *threads[i]; }
-  int lanes(int warp) const { return std::min(32, thread_count - 32 * warp); }
+  // Ends the block with a report; called on a fiber, which never continues. `details`: lines of
+  // "  word: text\n".
+  [[noreturn]] void fail(const std::string& what, const std::string& details,
+                         const std::string& look_at);
 
-  // The block being run.
-  const Grid* grid = nullptr;
-  uint3 block_index{};
-  bool checked = false;  // are loads and stores watched?
+  Thread& thread(int i) { return *threads_[i]; }
+  Thread& current_thread() { return *threads_[current]; }
+  // "thread (3,0,0)", with warp and lane where they matter.
+  std::string name(int i, bool with_lane = false);
+
+  // The current thread stops in this state until the scheduler lets it go on.
+  void wait(State state, Where where);
+
+  // A load, store or atomic by the current thread.
+  void access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
+              bool atomic = false);
+  // A cp.async by the current thread starts, or has arrived.
+  void start_copy(const Copy& copy);
+  void land_copy(const Copy& copy);
+
+  Launch* launch = nullptr;
+  bool watched = false;
   int thread_count = 0;
   int current = 0;  // index of the running thread
-  std::array<unsigned, 32> ready{};  // by warp: lanes that can run
-  std::vector<std::unique_ptr<Thread>> threads;
   SharedMemory shared;
-  BlockOrder order;
+  BlockIdentity identity;
   AccessLog log;
-
   Votes votes{};  // of the last barrier
   Counts counts;
   std::string report;
 
  private:
+  static void thread_main(void* worker);
   bool run_warp(int warp);
   bool resolve_warp_calls(int warp);
-  bool complete(int warp, unsigned mask);
+  bool complete_warp_call(int warp, unsigned mask);
+  bool complete_shuffle(int warp, unsigned mask);
   bool release_barrier();
   bool stuck(int warp);
-  bool failed(std::string why);
-  std::uint32_t draw();
+  bool failed(const std::string& what, const std::string& details, const std::string& look_at);
+  unsigned lanes_of(int warp) const;            // a mask: lanes that exist
+  unsigned lanes_in(int warp, State state) const;
+  GlobalBuffer* buffer_at(std::size_t address, std::size_t pc);
+  bool is_own(std::size_t address) const;
+  void access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
+                     bool atomic);
+  [[noreturn]] void fail_shared(const SharedMemory::Finding& finding, std::size_t offset,
+                                unsigned bytes, std::size_t pc, const char* verb);
+  void access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes, std::size_t pc,
+                     Direction direction, bool atomic);
+  [[noreturn]] void fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
+                                 Direction direction);
+  std::uint32_t draw();  // a random number
 
-  std::uint64_t random;
+  std::uint64_t random_ = 0;
+  uint3 block_index_{};
+  bool failed_ = false;
+  std::vector<std::unique_ptr<Thread>> threads_;
+  std::array<unsigned, 32> ready_{};  // by warp: a mask of lanes that can run
+  std::array<GlobalBuffer*, 64> recent_{};  // by instruction: the buffer it touched last
 };
 
-// The worker whose fiber is running on this operating-system thread; null in host code.
+bool same_place(const Where& a, const Where& b);
+
+// The worker whose fiber is running on this operating-system thread; null in host code and while
+// the emulator itself is at work.
 extern constinit thread_local Worker* running;
 
 }  // namespace al::emulator

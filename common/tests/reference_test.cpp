@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 using namespace al;
 
@@ -156,6 +157,37 @@ TEST_CASE("reference: scores") {
   CHECK(worst < 1e-13);
   // row_scale is the root mean square that a row of scores can be expected to have.
   CHECK(squares / scales == doctest::Approx(1).epsilon(0.3));
+}
+
+TEST_CASE("reference: outliers make rows that are one key's, and logits that are large") {
+  Problem tiny;
+  tiny.operation = Operation::scores;
+  const auto peaks = [&](Distribution data) {
+    const ReferenceRows r = reference(tiny, make_inputs(tiny, data, 1), all_rows(tiny));
+    double largest = 0;
+    int peaked = 0;  // rows of more than a hundred keys, one of which has over half of the weight
+    for (std::size_t row = 0; row < r.rows.size(); ++row) {
+      const double* s = &r.exact[row * r.columns];
+      const int visible = r.visible(tiny, row);
+      const double maximum = *std::max_element(s, s + visible);
+      double sum = 0;
+      for (int j = 0; j < visible; ++j) {
+        sum += std::exp(s[j] - maximum);
+        largest = std::max(largest, std::abs(s[j]));
+      }
+      peaked += visible > 100 && sum < 2;
+    }
+    return std::pair{largest, peaked};
+  };
+  const auto [normal_logit, normal_peaked] = peaks(Distribution::normal);
+  const auto [outlier_logit, outlier_peaked] = peaks(Distribution::outliers);
+  CAPTURE(normal_logit);
+  CAPTURE(outlier_logit);
+  CAPTURE(outlier_peaked);
+  CHECK(normal_logit < 10);
+  CHECK(outlier_logit > 100);  // beyond what exp can take in fp32
+  CHECK(normal_peaked == 0);
+  CHECK(outlier_peaked > 1000);
 }
 
 TEST_CASE("reference: sampled rows and any number of threads give the same bits") {

@@ -47,9 +47,9 @@ struct Library {
 
   void check(Status status, const char* what) const {
     if (status == 0) return;
-    throw Error(ExitCode::wrong_result, std::string(what) + " failed with " +
-                                            status_string(status) +
-                                            "; run without the cuBLAS rows to leave it out.");
+    throw Error(ExitCode::wrong_result,
+                std::string(what) + " failed with " + status_string(status) +
+                    "; AL_LIBRARY_PATH can name the directory of another cuBLAS.");
   }
 };
 

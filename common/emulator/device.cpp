@@ -1,0 +1,38 @@
+// The CPU as the device.
+#include "common/device.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <thread>
+
+#include "common/emulator/worker.hpp"
+
+namespace al {
+
+const DeviceInfo& device() {
+  static const DeviceInfo info = {
+      .backend = "emulator",
+      .name = "emulator",
+      .sm = 90,
+      .sms = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
+      .shared_per_block = emulator::SharedMemory::kLimit,
+      .driver = {},
+      .cuda = std::to_string(CUDART_VERSION / 1000) + "." +
+              std::to_string(CUDART_VERSION % 1000 / 10)};
+  return info;
+}
+
+std::size_t free_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::size_t kilobytes = 0;
+  for (std::string key; file >> key; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+    if (key == "MemAvailable:") file >> kilobytes;
+  }
+  // The shadow of a byte takes up to ten.
+  return kilobytes * 1024 / (emulator::kHooks ? 11 : 1);
+}
+
+void synchronize() {}  // a launch has ended when it returns
+
+}  // namespace al

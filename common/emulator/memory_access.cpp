@@ -1,0 +1,219 @@
+// Judges every load and store that a kernel makes.
+#include "common/emulator/report.hpp"
+#include "common/emulator/static_memory.hpp"
+#include "common/emulator/worker.hpp"
+
+namespace al::emulator {
+namespace {
+
+const char* verb(Direction direction, bool atomic) {
+  if (atomic) return "does an atomic on";
+  return direction == Direction::load ? "reads" : "writes";
+}
+
+// "K_smem, element 37 (bytes 148 to 151)": elements of the size of the access.
+std::string place(const std::string& array, std::size_t offset, unsigned bytes) {
+  return array + ", element " + std::to_string(offset / bytes) + " of " + std::to_string(bytes) +
+         " bytes (at byte " + std::to_string(offset) + ")";
+}
+
+// The instruction that a stamp remembers by the lower half of its address.
+std::size_t whole_pc(std::size_t pc, std::uint32_t low) {
+  return low == 0 ? 0 : (pc & ~std::size_t{0xffffffff}) | low;
+}
+
+}  // namespace
+
+void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
+  Worker& w = *running;
+  SharedMemory& shared = w.shared;
+  const auto line = [&] {
+    return "  thread:  " + w.name(w.current) + " takes " + name + ", " + std::to_string(bytes) +
+           " bytes, as array " + std::to_string(index) + "\n";
+  };
+  if (index < shared.arrays().size()) {
+    const SharedArray& array = shared.arrays()[index];
+    if (array.bytes != bytes || std::strcmp(array.name, name) != 0) {
+      w.fail("threads disagree about shared memory",
+             line() + "  other:   another thread took " + array.name + ", " +
+                 std::to_string(array.bytes) + " bytes\n",
+             "the takes at the top of the kernel: every thread must make the same ones");
+    }
+    return shared.address(array);
+  }
+  std::byte* address = shared.take(name, bytes);
+  if (!address || shared.bytes_taken() > w.launch->grid.shared_bytes) {
+    w.fail("more shared memory taken than launched with",
+           line() + "  sum:     " + std::to_string(shared.bytes_taken()) + " bytes, the launch asks for " +
+               std::to_string(w.launch->grid.shared_bytes) + "\n",
+           "shared_bytes<...>() at the launch: it must list every array that the kernel takes");
+  }
+  return address;
+}
+
+// Hooks inside the emulator's own work would come back here: `running` is null meanwhile.
+void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
+                    bool atomic) {
+  if constexpr (!kHooks) return;
+  running = nullptr;
+  if (shared.contains(address)) {
+    if (watched) access_shared(address, bytes, pc, direction, atomic);
+  } else if (threads_[current]->fiber.owns(address)) {
+    // A local variable.
+  } else if (GlobalBuffer* buffer = buffer_at(address, pc)) {
+    access_global(*buffer, address, bytes, pc, direction, atomic);
+  } else if (!is_own(address)) {
+    fail_illegal(address, bytes, pc, direction);
+  }
+  running = this;
+}
+
+void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc,
+                           Direction direction, bool atomic) {
+  const std::size_t offset = shared.offset_of(address);
+  const auto low_pc = static_cast<std::uint32_t>(pc);
+  log.add(Space::shared, direction, pc, current % 32, address, bytes);
+  const SharedMemory::Finding finding =
+      direction == Direction::load ? shared.read(offset, bytes, current, low_pc)
+                                   : shared.write(offset, bytes, current, low_pc, atomic);
+  if (finding.verdict != SharedMemory::Verdict::fine) {
+    fail_shared(finding, offset, bytes, pc, verb(direction, atomic));
+  }
+}
+
+void Worker::start_copy(const Copy& copy) {
+  const auto to = reinterpret_cast<std::size_t>(copy.to);
+  const auto from = reinterpret_cast<std::size_t>(copy.from);
+  if (copy.source_bytes > 0) access(from, copy.source_bytes, copy.pc, Direction::load);
+  if (!watched) return;
+  running = nullptr;
+  log.add(Space::shared, Direction::store, copy.pc, current % 32, to, copy.bytes);
+  const std::size_t offset = shared.offset_of(to);
+  const SharedMemory::Finding finding =
+      shared.start_copy(offset, copy.bytes, current, static_cast<std::uint32_t>(copy.pc));
+  if (finding.verdict != SharedMemory::Verdict::fine) {
+    fail_shared(finding, offset, copy.bytes, copy.pc, "starts a cp.async to");
+  }
+  running = this;
+}
+
+void Worker::land_copy(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, copy.source_bytes);
+  std::memset(static_cast<std::byte*>(copy.to) + copy.source_bytes, 0,
+              copy.bytes - copy.source_bytes);
+  if (!watched) return;
+  shared.land_copy(shared.offset_of(reinterpret_cast<std::size_t>(copy.to)), copy.bytes, current,
+                   static_cast<std::uint32_t>(copy.pc));
+}
+
+void Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
+                         std::size_t pc, const char* verb) {
+  using Verdict = SharedMemory::Verdict;
+  const SharedArray* array = shared.nearest(finding.offset);
+  const std::string who = "  thread:  " + name(current, true) + " " + verb + " ";
+  if (!array) {
+    fail("use of shared memory that was never taken",
+         who + "shared memory at " + line_of(pc) + "\n",
+         "where the pointer comes from: SharedArena::take gives arrays");
+  }
+  if (finding.verdict == Verdict::red_zone) {
+    const bool before = finding.offset < array->offset;
+    const std::size_t distance = before ? array->offset - finding.offset
+                                        : finding.offset - array->offset - array->bytes + 1;
+    fail("overrun of a shared array",
+         who + std::to_string(bytes) + " bytes, " + std::to_string(distance) +
+             (before ? " bytes before " : " of them past the end of ") + array->name + " (" +
+             std::to_string(array->bytes) + " bytes), at " + line_of(pc) + "\n",
+         "the index at that line, and the size the array was taken with");
+  }
+  const std::string here = who + place(array->name, offset - array->offset, bytes) + " at " +
+                           line_of(pc) + "\n";
+  if (finding.verdict == Verdict::unwritten) {
+    fail("read of unwritten shared memory", here,
+         "the loop that should have filled it: which thread writes this element?");
+  }
+  const std::string other = finding.earlier_thread < 0 ? std::string("several threads")
+                                                       : name(finding.earlier_thread, true);
+  const std::string line = line_of(whole_pc(pc, finding.earlier_pc)) + "\n";
+  if (finding.verdict == Verdict::copy_in_flight) {
+    fail("use of shared memory while cp.async is on its way there",
+         here + "  earlier: " + other + " started the copy at " + line,
+         "the wait: cp_async_wait<N>() by the thread that copied, N counting the newer groups that "
+         "may stay on their way, then a barrier before others look");
+  }
+  const bool same_warp = finding.earlier_thread >= 0 && finding.earlier_thread / 32 == current / 32;
+  fail("race in shared memory",
+       here + "  earlier: " + other + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
+           line,
+       same_warp ? "what lies between these two lines: it needs a __syncwarp() or a "
+                   "__syncthreads() (a shuffle or a vote orders no memory)"
+                 : "what lies between these two lines: it needs a __syncthreads()");
+}
+
+void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes,
+                           std::size_t pc, Direction direction, bool atomic) {
+  const std::size_t offset = address - buffer.begin;
+  const auto low_pc = static_cast<std::uint32_t>(pc);
+  if (offset + bytes > buffer.bytes) fail_illegal(address, bytes, pc, direction);
+  if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
+  if (atomic) launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
+  const GlobalBuffer::Finding finding = direction == Direction::load && !atomic
+                                            ? buffer.read(offset, bytes, identity, low_pc)
+                                            : buffer.write(offset, bytes, identity, low_pc, atomic);
+  if (finding.verdict == GlobalBuffer::Verdict::fine) return;
+
+  const std::string here = "  thread:  " + name(current) + " " + verb(direction, atomic) + " " +
+                           place(buffer.name, offset, bytes) + " at " + line_of(pc) + "\n";
+  if (finding.verdict == GlobalBuffer::Verdict::unwritten) {
+    fail("read of unwritten global memory", here,
+         "the kernel or the copy that should have written " + buffer.name +
+             " before this launch: which thread writes this element?");
+  }
+  const std::string block =
+      finding.earlier_serial == launch->serial
+          ? "several blocks"
+          : "block " +
+                to_string(unflatten(finding.earlier_serial - launch->serial - 1, launch->grid.grid));
+  fail("race between blocks",
+       here + "  earlier: " + block + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
+           line_of(whole_pc(pc, finding.earlier_pc)) + "\n",
+       "which block this element belongs to; blocks run in any order, so sharing it takes atomics, "
+       "or __threadfence() and an atomic between the two, or two launches");
+}
+
+GlobalBuffer* Worker::buffer_at(std::size_t address, std::size_t pc) {
+  GlobalBuffer*& recent = recent_[pc / 4 % recent_.size()];
+  if (recent && recent->contains(address)) return recent;
+  for (const auto& buffer : launch->buffers) {
+    if (buffer->contains(address)) return recent = buffer.get();
+  }
+  return nullptr;
+}
+
+// The kernel's arguments, and the program's constants.
+bool Worker::is_own(std::size_t address) const {
+  return address - reinterpret_cast<std::size_t>(launch->grid.body) < launch->grid.body_bytes ||
+         is_static(address);
+}
+
+void Worker::fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
+                          Direction direction) {
+  std::string nearest = "no buffer is near";
+  std::size_t best = 1 << 20;
+  for (const auto& buffer : launch->buffers) {
+    const std::size_t end = buffer->begin + buffer->bytes;
+    const bool before = address < buffer->begin;
+    const std::size_t distance = before ? buffer->begin - address : address + bytes - end;
+    if (distance >= best) continue;
+    best = distance;
+    nearest = "it ends " + std::to_string(distance) + " bytes after the end of " + buffer->name;
+    if (before) nearest = "it is " + std::to_string(distance) + " bytes before " + buffer->name;
+    nearest += " (" + std::to_string(buffer->bytes) + " bytes)";
+  }
+  fail("access outside global memory",
+       "  thread:  " + name(current) + " " + verb(direction, false) + " " + std::to_string(bytes) +
+           " bytes at " + line_of(pc) + "\n  address: " + nearest + "\n",
+       "the index at that line, and the check that should keep it in range");
+}
+
+}  // namespace al::emulator

@@ -1,0 +1,191 @@
+// Runs a block: its warps in a random order, each until all its lanes wait at a barrier or have
+// ended; then the barrier opens, and so on. What a block waits for and can never come is found
+// here, because nobody is left to run.
+#include <bit>
+
+#include "common/emulator/indices.hpp"
+#include "common/emulator/report.hpp"
+#include "common/emulator/worker.hpp"
+
+namespace al::emulator {
+
+constinit thread_local Worker* running = nullptr;
+
+void Worker::thread_main(void* worker) {
+  Worker& w = *static_cast<Worker*>(worker);
+  w.launch->grid.entry(w.launch->grid.body);
+  w.current_thread().state = State::exited;
+  w.current_thread().fiber.suspend(true);
+}
+
+bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool watch) {
+  launch = &l;
+  watched = watch;
+  failed_ = false;
+  random_ = seed;
+  const dim3 size = l.grid.block;
+  thread_count = static_cast<int>(size.x * size.y * size.z);
+  block_index_ = unflatten(linear, l.grid.grid);
+  set_block(l.grid.grid, size, block_index_);
+  shared.begin_block(watch);
+  identity.launch = l.serial;
+  identity.serial = l.serial + 1 + static_cast<std::uint32_t>(linear);
+  identity.fenced = false;
+  identity.seen.clear();
+  recent_.fill(nullptr);
+
+  while (threads_.size() < static_cast<std::size_t>(thread_count)) {
+    threads_.push_back(std::make_unique<Thread>());
+  }
+  uint3 index{};
+  for (int i = 0; i < thread_count; ++i) {
+    Thread& t = thread(i);
+    t.index = index;
+    t.state = State::ready;
+    t.copies.clear();
+    t.group_sizes.clear();
+    t.fiber.start(&thread_main, this);
+    if (++index.x == size.x) index.x = 0, ++index.y;
+    if (index.y == size.y) index.y = 0, ++index.z;
+  }
+  const int warps = (thread_count + 31) / 32;
+  for (int w = 0; w < warps; ++w) ready_[w] = lanes_of(w);
+
+  bool fine = true;
+  do {
+    // An odd step comes past each of 32 warps once, from anywhere.
+    const std::uint32_t start = draw(), step = draw() | 1;
+    for (std::uint32_t i = 0; fine && i < 32; ++i) {
+      const std::uint32_t w = (start + i * step) % 32;
+      if (ready_[w] != 0) fine = run_warp(static_cast<int>(w));
+    }
+  } while (fine && release_barrier());
+  return !failed_;
+}
+
+// Until every lane waits at a barrier or has ended.
+bool Worker::run_warp(int warp) {
+  while (ready_[warp] != 0) {
+    const std::uint32_t start = draw(), step = draw() | 1;
+    for (std::uint32_t i = 0; i < 32; ++i) {
+      const std::uint32_t lane = (start + i * step) % 32;
+      if (!(ready_[warp] >> lane & 1)) continue;
+      ready_[warp] &= ~(1u << lane);
+      current = 32 * warp + static_cast<int>(lane);
+      set_thread(thread(current).index);
+      running = this;
+      thread(current).fiber.resume();
+      running = nullptr;
+      if (failed_) return false;
+    }
+    if (!resolve_warp_calls(warp)) return false;
+  }
+  if (watched) log.evaluate(counts);
+  return lanes_in(warp, State::at_warp_call) == 0 || stuck(warp);
+}
+
+// All threads wait at a barrier or have ended. Lets them go on; false: none is left, or they
+// wait for what will never come.
+bool Worker::release_barrier() {
+  if (failed_) return false;
+  int first = -1, ended = -1, elsewhere = -1;
+  votes = {0, thread_count};
+  for (int i = 0; i < thread_count; ++i) {
+    const Thread& t = thread(i);
+    if (t.state == State::exited) {
+      if (ended < 0) ended = i;
+      continue;
+    }
+    if (first < 0) first = i;
+    if (!same_place(t.where, thread(first).where) && elsewhere < 0) elsewhere = i;
+    votes.yes += t.predicate;
+  }
+  if (first < 0) return false;
+  if (elsewhere >= 0) {
+    return failed("divergent barrier",
+                  "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
+                      "\n  other:   " + name(elsewhere) + " waits at " +
+                      to_string(thread(elsewhere).where) + "\n",
+                  "the branch that sent them to different barriers; all threads of a block must "
+                  "come to the same one");
+  }
+  if (ended >= 0) {
+    return failed("exited thread at a barrier",
+                  "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
+                      "\n  other:   " + name(ended) + " has returned and will never come\n",
+                  "an early return, or a loop that some threads leave sooner, before that line; "
+                  "let every thread come to the barrier and guard only the work");
+  }
+  ++counts.barriers;
+  shared.clocks.pass_barrier();
+  for (int w = 0; w * 32 < thread_count; ++w) ready_[w] = lanes_of(w);
+  for (int i = 0; i < thread_count; ++i) thread(i).state = State::ready;
+  return true;
+}
+
+void Worker::wait(State state, Where where) {
+  Thread& t = current_thread();
+  t.state = state;
+  t.where = where;
+  t.fiber.suspend();
+}
+
+void barrier(Where where) {
+  running->current_thread().predicate = false;
+  running->wait(State::at_barrier, where);
+}
+
+Votes barrier_vote(bool predicate, Where where) {
+  running->current_thread().predicate = predicate;
+  running->wait(State::at_barrier, where);
+  return running->votes;
+}
+
+bool Worker::failed(const std::string& what, const std::string& details,
+                    const std::string& look_at) {
+  failed_ = true;
+  report = what + "\n  kernel:  " + launch->grid.name + ", block " + to_string(block_index_) +
+           "\n" + details + "  look at: " + look_at;
+  return false;
+}
+
+void Worker::fail(const std::string& what, const std::string& details,
+                  const std::string& look_at) {
+  running = nullptr;
+  failed(what, details, look_at);
+  current_thread().fiber.suspend(true);
+  __builtin_unreachable();
+}
+
+std::string Worker::name(int i, bool with_lane) {
+  std::string text = "thread " + to_string(thread(i).index);
+  if (with_lane) {
+    text += ", lane " + std::to_string(i % 32) + " of warp " + std::to_string(i / 32) + ",";
+  }
+  return text;
+}
+
+bool same_place(const Where& a, const Where& b) {
+  return a.line() == b.line() && a.column() == b.column() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
+
+unsigned Worker::lanes_of(int warp) const {
+  const int lanes = thread_count - 32 * warp;
+  return lanes >= 32 ? 0xffffffff : (1u << lanes) - 1;
+}
+
+unsigned Worker::lanes_in(int warp, State state) const {
+  unsigned mask = 0;
+  for (int lane = 0; lane < 32 && 32 * warp + lane < thread_count; ++lane) {
+    mask |= static_cast<unsigned>(threads_[32 * warp + lane]->state == state) << lane;
+  }
+  return mask;
+}
+
+std::uint32_t Worker::draw() {
+  random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+  return static_cast<std::uint32_t>(random_ >> 33);
+}
+
+}  // namespace al::emulator

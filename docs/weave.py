@@ -1,0 +1,459 @@
+#!/usr/bin/env python3
+"""Writes what the Markdown files quote, tables and code, from where it really comes from.
+
+    python3 docs/weave.py [--check] [--root DIR]
+
+A pair of comments in a Markdown file says what stands between them:
+
+    <!-- weave: snippet file=01_naive_qk/qk.cuh name=coalesced -->
+    <!-- /weave -->
+
+        The lines of that file between "// [snippet coalesced]" and "// [/snippet]".
+
+    <!-- weave: table results=docs/results/nvidia-h200/01_naive_qk.json config=hdim64_seq4k
+         dtype=fp32 mask=full columns=variant,ms,prior,tflops,limit -->
+    <!-- /weave -->
+
+        One row for each row of that results file with this config, dtype and mask (full or
+        causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
+        columns= may be left out.
+
+    <!-- weave: ladder gpu=nvidia-h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
+    <!-- /weave -->
+
+        One row for each stage that has docs/results/GPU/STAGE.json: its best variant, with the
+        first of the dtypes and masks that the stage was measured with.
+
+    <!-- weave: heat_map results=docs/results/nvidia-h200/01_naive_qk_tiles.json config=hdim64_seq4k
+         dtype=fp32 mask=full -->
+    <!-- /weave -->
+
+        The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS.
+
+Without --check the files are rewritten. With it they are left alone, and every difference, missing
+file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
+are text like any other.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+import textwrap
+
+OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
+CLOSE = "<!-- /weave -->"
+SNIPPET = re.compile(r"^\s*(?://|#) \[snippet (\w+)\]$")
+SNIPPET_END = re.compile(r"^\s*(?://|#) \[/snippet\]$")
+LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".py": "python",
+             ".cmake": "cmake", ".txt": "cmake"}
+SKIPPED_FOLDERS = re.compile(r"^(\..*|build.*|student|__pycache__)$")
+
+
+class WeaveError(Exception):
+    """A marker that cannot be followed; the text is one sentence."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Snippets
+
+
+def snippet(root, arguments):
+    path = root / arguments["file"]
+    found, inside = {}, None
+    for number, line in enumerate(read(path).splitlines(), 1):
+        begin = SNIPPET.match(line)
+        if begin:
+            if inside is not None:
+                raise WeaveError(f"{path.name}:{number}: a snippet begins inside a snippet")
+            inside = begin[1]
+            if inside in found:
+                raise WeaveError(f"{path.name}:{number}: there are two snippets {inside}")
+            found[inside] = []
+        elif SNIPPET_END.match(line):
+            if inside is None:
+                raise WeaveError(f"{path.name}:{number}: [/snippet] ends nothing")
+            inside = None
+        elif inside is not None:
+            found[inside].append(line)
+    if inside is not None:
+        raise WeaveError(f"{path.name}: snippet {inside} has no [/snippet]")
+    name = arguments["name"]
+    if name not in found:
+        raise WeaveError(f"{path.name} has no snippet {name}; there are: {', '.join(found) or 'none'}")
+    code = textwrap.dedent("\n".join(found[name])).strip("\n")
+    return f"```{LANGUAGES.get(path.suffix, '')}\n{code}\n```"
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers, as people write them
+
+
+def digits(value, significant=3):
+    """Three significant digits, without an exponent: 0.0712, 7.12, 71.2, 7120."""
+    if value == 0:
+        return "0"
+    text = f"{value:.{significant}g}"
+    if "e" in text:
+        text = f"{float(text):.12f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:.0f}"
+    elif "." in text or abs(value) < 100:
+        # 7.1 from 7.10: keep the digits that were asked for.
+        whole = len(text.split(".")[0].lstrip("-"))
+        if abs(value) >= 1:
+            text = f"{value:.{max(0, significant - whole)}f}"
+    return text
+
+
+def thousands(value):
+    return f"{value:,}"
+
+
+def without_unit(ceiling):
+    return ceiling.split(" ")[0]
+
+
+# --------------------------------------------------------------------------------------------------
+# Columns. Each takes a row and its results file and gives a cell; a value that is not there raises
+# KeyError or TypeError, and the cell becomes a dash.
+
+
+def variant_cell(row, _):
+    return f"`{row['variant']}`" + (" (yardstick)" if row["role"] == "yardstick" else "")
+
+
+def prior_cell(row, _):
+    stage, variant = row["prior"].split("/")
+    name = variant if stage == row["stage"] else row["prior"]
+    return f"{digits(row['ratio_to_prior'])}× `{name}`"
+
+
+def count(name):
+    return lambda row, _: thousands(row["counts"][name])
+
+
+COLUMNS = {
+    "stage": ("stage", lambda row, _: row["stage"]),
+    "variant": ("variant", variant_cell),
+    "idea": ("idea", lambda row, _: row["idea"]),
+    "ms": ("ms", lambda row, _: digits(row["ms"]["median"])),
+    "range": ("p10–p90 ms", lambda row, _: f"{digits(row['ms']['p10'])}–{digits(row['ms']['p90'])}"),
+    "prior": ("vs prior", prior_cell),
+    "tflops": ("TFLOP/s", lambda row, _: digits(row["tflops"])),
+    "gbps": ("GB/s", lambda row, _: digits(row["gbps"])),
+    "limit": ("% of ceiling",
+              lambda row, _: f"{100 * row['limit']['fraction']:.0f} % {without_unit(row['limit']['name'])}"),
+    "predicted": ("predicted ms",
+                  lambda row, _: f"{digits(row['predicted_ms'])} ({without_unit(row['predicted_by'])})"),
+    "extra": ("extra MB", lambda row, _: digits(row["extra_bytes"] / 1e6)),
+    "error": ("error / budget", lambda row, _: f"{row['error']['scaled'] / row['error']['budget']:.2f}"),
+    "row_rel_l2": ("row-relative L2", lambda row, _: f"{row['error']['row_rel_l2']:.1e}"),
+    "max_abs": ("largest error", lambda row, _: f"{row['error']['max_abs']:.1e}"),
+    "global_mb": ("global MB",
+                  lambda row, _: digits((row["counts"]["global_load_bytes"]
+                                         + row["counts"]["global_store_bytes"]) / 1e6)),
+    "sectors": ("sectors / request",
+                lambda row, _: digits(row["counts"]["global_sectors"] / row["counts"]["global_requests"])),
+    "wavefronts": ("wavefronts / request",
+                   lambda row, _: digits(row["counts"]["shared_wavefronts"]
+                                         / row["counts"]["shared_requests"])),
+    "barriers": ("barriers", count("barriers")),
+    "shuffles": ("shuffles", count("shuffles")),
+}
+WORDS = {"stage", "variant", "idea", "config", "dtype", "mask"}  # lined up on the left
+TIMED_COLUMNS = "variant,ms,prior,tflops,limit,predicted,error"
+COUNTED_COLUMNS = "variant,global_mb,sectors,wavefronts,barriers,error"
+
+
+def column(name):
+    """A column by its name; vs:NAME is the time of variant NAME divided by this time."""
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if name.startswith("vs:"):
+        other = name.removeprefix("vs:")
+
+        def ratio(row, results):
+            rows = [r for r in results["rows"]
+                    if r["variant"] == other and r["problem"] == row["problem"]]
+            if not rows:
+                raise WeaveError(f"there is no variant {other} beside {row['variant']}")
+            return digits(rows[0]["ms"]["median"] / row["ms"]["median"]) + "×"
+
+        return (f"vs `{other}`", ratio)
+    raise WeaveError(f"column {name} is not known; there are: {', '.join(COLUMNS)}, vs:VARIANT")
+
+
+def cell(make, row, results):
+    if "refused" in row and make not in (variant_cell, COLUMNS["stage"][1], COLUMNS["idea"][1]):
+        return "–"
+    try:
+        return make(row, results)
+    except (KeyError, TypeError, ZeroDivisionError):
+        return "–"
+
+
+def markdown(titles, lines):
+    """Rows of cells as a Markdown table; titles are (text, is it lined up on the left)."""
+    rule = ["---" if left else "---:" for _, left in titles]
+    rows = [[title for title, _ in titles], rule, *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+# --------------------------------------------------------------------------------------------------
+# Results
+
+
+def read_results(root, name):
+    try:
+        results = json.loads(read(root / name))
+        results["rows"], results["problems"], results["device"]["name"]  # what is relied on
+    except (ValueError, KeyError, TypeError) as failure:
+        raise WeaveError(f"{name} is not a results file ({failure})") from failure
+    return results
+
+
+def mask_of(problem):
+    return "causal" if problem["causal"] else "full"
+
+
+def chosen_problems(results, name, arguments):
+    """Indices of the problems that config, dtype and mask name, in the order they name them."""
+    problems = results["problems"]
+    chosen = []
+    for config in arguments["config"].split(","):
+        for dtype in arguments["dtype"].split(","):
+            for mask in arguments["mask"].split(","):
+                found = [i for i, p in enumerate(problems)
+                         if (p["config"], p["dtype"], mask_of(p)) == (config, dtype, mask)]
+                if not found:
+                    there = [f"{p['config']} {p['dtype']} {mask_of(p)}" for p in problems]
+                    raise WeaveError(f"{name} has no {config} {dtype} {mask}; there are: "
+                                     + ", ".join(dict.fromkeys(there)))
+                chosen += found
+    return chosen
+
+
+def source(name, results, page):
+    """The line under a table: on what, when, from which file."""
+    device = results["device"]
+    what = device["name"]
+    if results["backend"] == "cuda":
+        what += f", driver {device['driver']}, CUDA {device['cuda']}"
+    link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
+    return f"\n\n*{what}; {results['date']}, commit {results['commit']}; [{name}]({link}).*"
+
+
+def table(root, arguments, page):
+    name = arguments["results"]
+    results = read_results(root, name)
+    chosen = chosen_problems(results, name, arguments)
+    default = TIMED_COLUMNS if results["backend"] == "cuda" else COUNTED_COLUMNS
+    names = arguments.get("columns", default).split(",")
+    columns = [column(part) for part in names]
+    varying = [key for key in ("config", "dtype", "mask") if "," in arguments[key]]
+
+    titles = [(key, True) for key in varying]
+    titles += [(title, key in WORDS) for key, (title, _) in zip(names, columns)]
+    lines = []
+    for index in chosen:
+        problem = results["problems"][index]
+        labels = {"config": problem["config"], "dtype": problem["dtype"], "mask": mask_of(problem)}
+        for row in results["rows"]:
+            if row["problem"] == index:
+                lines.append([labels[key] for key in varying]
+                             + [cell(make, row, results) for _, make in columns])
+    return markdown(titles, lines) + source(name, results, page)
+
+
+def ladder(root, arguments, page):
+    folder = root / "docs" / "results" / arguments["gpu"]
+    files = sorted(folder.glob("*.json"))
+    lines, last, sources = [], None, []
+    for path in files:
+        stage, name = path.stem, path.relative_to(root).as_posix()
+        results = read_results(root, name)
+        index = first_measured(results, stage, arguments)
+        if index is None:
+            continue  # another kind of results (a sweep), or another shape
+        rows = [row for row in results["rows"] if row["problem"] == index and row.get("ms")]
+        own = [row for row in rows if row["stage"] == stage and row["role"] == "stage"]
+        best = min(own, key=lambda row: row["ms"]["median"])
+        prior = [row for row in rows if row["role"] == "prior"]
+        # The first stage of all is set against its own first rung.
+        before = min(prior, key=lambda row: row["ms"]["median"]) if prior else own[0]
+        ratio = "–"
+        if before is not best:
+            called = before["stage"] if prior else before["variant"]
+            ratio = f"{digits(before['ms']['median'] / best['ms']['median'])}× `{called}`"
+        problem = results["problems"][index]
+        link = os.path.relpath(stage, pathlib.PurePosixPath(page).parent)
+        lines.append([f"[{stage}]({link}/)", f"`{best['variant']}`",
+                      f"{problem['dtype']} {mask_of(problem)}", digits(best["ms"]["median"]), ratio,
+                      cell(COLUMNS["tflops"][1], best, results),
+                      cell(COLUMNS["limit"][1], best, results)])
+        sources.append(f"[{stage}]({os.path.relpath(name, pathlib.PurePosixPath(page).parent)})")
+        last = results
+    if not lines:
+        raise WeaveError(f"no file in docs/results/{arguments['gpu']} has times of a stage for "
+                         f"config {arguments['config']} with this dtype and mask")
+    titles = [("stage", True), ("best variant", True), ("problem", True), ("ms", False),
+              ("vs prior", False), ("TFLOP/s", False), ("% of ceiling", False)]
+    return (markdown(titles, lines) + f"\n\n*{last['device']['name']}, {arguments['config']}; results: "
+            + ", ".join(sources) + ".*")
+
+
+def first_measured(results, stage, arguments):
+    """The index of the first named problem for which this stage has a time, or None."""
+    for dtype in arguments["dtype"].split(","):
+        for mask in arguments["mask"].split(","):
+            for i, p in enumerate(results["problems"]):
+                if (p["config"], p["dtype"], mask_of(p)) == (arguments["config"], dtype, mask):
+                    if any(row["problem"] == i and row["stage"] == stage and row["role"] == "stage"
+                           and row.get("ms") for row in results["rows"]):
+                        return i
+    return None
+
+
+def heat_map(root, arguments, page):
+    name = arguments["results"]
+    results = read_results(root, name)
+    best, tried = {}, set()
+    for index in chosen_problems(results, name, arguments):
+        for row in results["rows"]:
+            tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
+            if row["problem"] != index or not tile:
+                continue
+            m, n, threads = map(int, tile.groups())
+            tried.add((m, n))
+            if row.get("ms") and row["error"]["ok"]:
+                best[m, n] = min(best.get((m, n), (float("inf"), 0)), (row["ms"]["median"], threads))
+    if not best:
+        raise WeaveError(f"{name} has no times of tiles called BLOCK_MxBLOCK_NxTHREADS")
+    fastest = min(best.values())
+    columns = sorted({n for _, n in tried})
+    titles = [("BLOCK_M \\ BLOCK_N", False)] + [(str(n), False) for n in columns]
+    lines = []
+    for m in sorted({m for m, _ in tried}):
+        cells = [str(m)]
+        for n in columns:
+            if (m, n) in best:
+                ms, threads = best[m, n]
+                text = f"{digits(ms)} / {threads}"
+                cells.append(f"**{text}**" if best[m, n] == fastest else text)
+            else:
+                cells.append("–")
+        lines.append(cells)
+    return (markdown(titles, lines) + "\n\nMedian ms / threads of the fastest block of that tile."
+            + source(name, results, page))
+
+
+# --------------------------------------------------------------------------------------------------
+# Pages
+
+KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
+    "snippet": (lambda root, arguments, page: snippet(root, arguments), {"file", "name"}, set()),
+    "table": (table, {"results", "config", "dtype", "mask"}, {"columns"}),
+    "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
+    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, set()),
+}
+
+
+def read(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise WeaveError(f"{path.name} cannot be read: {failure.strerror}") from failure
+
+
+def woven(root, marker, page):
+    """What belongs between a marker and its end."""
+    kind, *words = marker.split()
+    if kind not in KINDS:
+        raise WeaveError(f"{kind} is not known; there are: {', '.join(KINDS)}")
+    make, needed, optional = KINDS[kind]
+    arguments = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in needed | optional:
+            raise WeaveError(f"{word} is not an argument of {kind}; it takes: "
+                             + ", ".join(sorted(needed | optional)))
+        arguments[key] = value
+    if needed - arguments.keys():
+        raise WeaveError(f"{kind} needs {', '.join(sorted(needed - arguments.keys()))}")
+    return make(root, arguments, page)
+
+
+def weave_page(root, path):
+    """The page as it should be, and a list of what is wrong with its markers."""
+    page = path.relative_to(root).as_posix()
+    lines = path.read_text(encoding="utf-8").split("\n")
+    out, problems, fence, at = [], [], None, 0
+    while at < len(lines):
+        line = lines[at]
+        out.append(line)
+        at += 1
+        mark = re.match(r"^\s*(```+|~~~+)", line)
+        if mark and fence is None:
+            fence = mark[1]
+        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
+            fence = None
+        if fence is not None or not line.startswith("<!-- weave:"):
+            continue
+        where = f"{page}:{at}"
+        begin = at - 1
+        while not lines[at - 1].endswith("-->") and at < len(lines):  # a marker of several lines
+            out.append(lines[at])
+            at += 1
+        marker = OPEN.match("\n".join(lines[begin:at]))
+        end = next((i for i in range(at, len(lines))
+                    if lines[i] == CLOSE or lines[i].startswith("<!-- weave:")), len(lines))
+        if not marker or end == len(lines) or lines[end] != CLOSE:
+            problems.append(f"{where}: this marker has no {CLOSE}")
+            continue
+        try:
+            body = ["", *woven(root, marker[1], page).split("\n"), ""]
+            if body != lines[at:end]:
+                problems.append(f"{where}: differs from its source: weave: {' '.join(marker[1].split())}")
+        except WeaveError as failure:
+            problems.append(f"{where}: {failure}")
+            body = lines[at:end]
+        out += [*body, CLOSE]
+        at = end + 1
+    return "\n".join(out), problems
+
+
+def pages(root):
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not SKIPPED_FOLDERS.match(name))
+        for name in sorted(files):
+            if name.endswith(".md"):
+                yield pathlib.Path(folder) / name
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 on a difference")
+    parser.add_argument("--root", type=pathlib.Path,
+                        default=pathlib.Path(__file__).resolve().parent.parent, help="the repository")
+    options = parser.parse_args(arguments)
+    wrong = markers = 0
+    for path in pages(options.root):
+        text, problems = weave_page(options.root, path)
+        changed = text != path.read_text(encoding="utf-8")
+        if not options.check and changed:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(options.root)}")
+            problems = [p for p in problems if "differs from its source" not in p]
+        for problem in problems:
+            print(problem)
+        wrong += len(problems)
+        markers += text.count("\n" + CLOSE)
+    if options.check:
+        advice = "; write them anew with: python3 docs/weave.py" if wrong else ""
+        print(f"{markers} woven piece(s), {wrong} wrong{advice}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
