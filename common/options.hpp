@@ -28,28 +28,28 @@ struct Options {
   double sweep_factor = 2;
   Distribution data = Distribution::normal;
   std::uint64_t seed = 1;
-  int iters = 0;           // timed samples; 0: enough by the benchmark's own rule (>= 30)
-  bool check_only = false; // --check
-  bool list = false;       // --list
-  std::string json, csv;   // file, "-" for standard output, empty for none
-  std::string load, save;  // directories
+  int iters = 0;            // timed samples; 0: enough by the benchmark's own rule (>= 30)
+  bool check_only = false;  // --check
+  bool list = false;        // --list
+  std::string json, csv;    // file, "-" for standard output, empty for none
+  std::string load, save;   // directories
   // ladder only
   std::vector<std::string> stages;   // --stage a,b; empty: all
   std::vector<std::string> compare;  // --compare a.json b.json
 };
 
 struct Program {
-  std::string name;             // "01_naive_qk", "ladder"
-  std::string title;            // first line of --help
+  std::string name;   // "01_naive_qk", "ladder"
+  std::string title;  // first line of --help
   Operation operation = Operation::attention;
   std::vector<std::string> variants;  // what --variant accepts beside all and best
   bool is_ladder = false;
-  int default_seq = 0;          // 0: the config's
+  int default_seq = 0;  // 0: the config's
 };
 
 // The options, or nothing after --help (printed). Throws Error(usage) with one clear sentence.
-// With --load the shapes come from the files' headers. --json and --csv are opened for
-// writing here, so that an unwritable path is said before the work, not after.
+// With --load the shapes come from the files' headers. The places that --json, --csv and --save
+// name are tried here, leaving nothing there, so that an unwritable one is said before the work.
 std::optional<Options> parse_options(int argc, const char* const* argv, const Program& program);
 
 // The published shapes, for --help and tests.

@@ -28,7 +28,7 @@ std::string to_csv(const Results& results) {
       "head_dim,scale,timing,median_ms,p10_ms,p90_ms,samples,tflops,gbps,limit,limit_fraction,"
       "predicted_ms,predicted_by,extra_bytes,max_abs,row_rel_l2,scaled_error,budget,ok,prior,"
       "ratio_to_prior,global_load_bytes,global_store_bytes,global_requests,global_sectors,"
-      "shared_requests,shared_wavefronts,barriers,shuffles,refused\n";
+      "shared_requests,shared_wavefronts,barriers,shuffles,blocks,checked_blocks,refused\n";
   for (const Row& row : results.rows) {
     const Problem& p = row.problem;
     const bool ran = row.refused.empty();
@@ -60,11 +60,12 @@ std::string to_csv(const Results& results) {
     text += fmt::format("{},{},", field(row.prior), field(row.ratio_to_prior));
     if (row.counts) {
       const Counts& c = *row.counts;
-      text += fmt::format("{},{},{},{},{},{},{},{},", c.global_load_bytes, c.global_store_bytes,
-                          c.global_requests, c.global_sectors, c.shared_requests,
-                          c.shared_wavefronts, c.barriers, c.shuffles);
+      text +=
+          fmt::format("{},{},{},{},{},{},{},{},{},{},", c.global_load_bytes, c.global_store_bytes,
+                      c.global_requests, c.global_sectors, c.shared_requests, c.shared_wavefronts,
+                      c.barriers, c.shuffles, c.blocks, c.checked_blocks);
     } else {
-      text += ",,,,,,,,";
+      text += ",,,,,,,,,,";
     }
     text += field(row.refused) + "\n";
   }

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/grid.hpp"
+#include "common/columns.hpp"
 #include "common/results.hpp"
 
 namespace al {

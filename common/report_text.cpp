@@ -154,15 +154,18 @@ std::string legend(const Results& results) {
       "share of that budget. extra MB: workspace.";
   if (times) {
     text +=
-        " ms: median of single runs. × prior: the time of the rung before / this time. % of limit: "
-        "the time the least work would take at the ceiling that binds / this time. predicted: from "
-        "the kernel's own counts, with the ceiling that is slowest.";
+        " ms: median. × prior: the time of the rung before / this time. % of limit: the time that "
+        "the "
+        "least work takes at the ceiling that binds / this time. predicted: from the kernel's own "
+        "costs, at the ceiling that is slowest for them.";
   }
   if (counts) {
     text +=
-        " global MB: bytes loaded and stored. sectors/request: 32-byte sectors a warp's access to "
-        "global memory touches; wavefronts/request: passes its access to shared memory takes (1 is "
-        "free of bank conflicts). barriers: summed over blocks; shuffles: over warps.";
+        " global MB: bytes loaded and stored. sectors/request: 32-byte sectors that a warp's "
+        "access "
+        "to global memory touches. wavefronts/request: passes that its access to shared memory "
+        "takes; without bank conflicts 1 for 4 bytes a thread, 4 for 16. barriers: of all blocks; "
+        "shuffles: of all warps.";
   }
   if (prior) text += " <: the stage before.";
   if (yardstick) text += " *: a yardstick, a library doing the same job.";

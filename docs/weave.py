@@ -37,6 +37,7 @@ are text like any other.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -91,19 +92,11 @@ def snippet(root, arguments):
 # Numbers, as people write them
 
 
-def digits(value, significant=3):
+def digits(value):
     """Three significant digits, without an exponent: 0.0712, 7.12, 71.2, 7120."""
     if value == 0:
         return "0"
-    text = f"{value:.{significant}g}"
-    if "e" in text:
-        text = f"{float(text):.12f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:.0f}"
-    elif "." in text or abs(value) < 100:
-        # 7.1 from 7.10: keep the digits that were asked for.
-        whole = len(text.split(".")[0].lstrip("-"))
-        if abs(value) >= 1:
-            text = f"{value:.{max(0, significant - whole)}f}"
-    return text
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def thousands(value):
@@ -120,7 +113,9 @@ def without_unit(ceiling):
 
 
 def variant_cell(row, _):
-    return f"`{row['variant']}`" + (" (yardstick)" if row["role"] == "yardstick" else "")
+    role = {"stage": "", "prior": " (stage before)", "yardstick": " (yardstick)"}[row["role"]]
+    wrong = "" if "refused" in row or row["error"]["ok"] else " **wrong**"
+    return f"`{row['variant']}`{role}{wrong}"
 
 
 def prior_cell(row, _):
@@ -185,8 +180,6 @@ def column(name):
 
 
 def cell(make, row, results):
-    if "refused" in row and make not in (variant_cell, COLUMNS["stage"][1], COLUMNS["idea"][1]):
-        return "–"
     try:
         return make(row, results)
     except (KeyError, TypeError, ZeroDivisionError):
@@ -255,7 +248,7 @@ def table(root, arguments, page):
 
     titles = [(key, True) for key in varying]
     titles += [(title, key in WORDS) for key, (title, _) in zip(names, columns)]
-    lines = []
+    lines, refused = [], []
     for index in chosen:
         problem = results["problems"][index]
         labels = {"config": problem["config"], "dtype": problem["dtype"], "mask": mask_of(problem)}
@@ -263,7 +256,9 @@ def table(root, arguments, page):
             if row["problem"] == index:
                 lines.append([labels[key] for key in varying]
                              + [cell(make, row, results) for _, make in columns])
-    return markdown(titles, lines) + source(name, results, page)
+                if "refused" in row:
+                    refused.append(f"\n\n`{row['variant']}` refused: {row['refused']}")
+    return markdown(titles, lines) + "".join(refused) + source(name, results, page)
 
 
 def ladder(root, arguments, page):
@@ -276,8 +271,8 @@ def ladder(root, arguments, page):
         index = first_measured(results, stage, arguments)
         if index is None:
             continue  # another kind of results (a sweep), or another shape
-        rows = [row for row in results["rows"] if row["problem"] == index and row.get("ms")]
-        own = [row for row in rows if row["stage"] == stage and row["role"] == "stage"]
+        rows = timed_rows(results, index)
+        own = own_rows(rows, stage)
         best = min(own, key=lambda row: row["ms"]["median"])
         prior = [row for row in rows if row["role"] == "prior"]
         # The first stage of all is set against its own first rung.
@@ -303,14 +298,23 @@ def ladder(root, arguments, page):
             + ", ".join(sources) + ".*")
 
 
+def timed_rows(results, index):
+    """The rows of one problem that are right and have a time."""
+    return [row for row in results["rows"]
+            if row["problem"] == index and row.get("ms") and row["error"]["ok"]]
+
+
+def own_rows(rows, stage):
+    return [row for row in rows if row["stage"] == stage and row["role"] == "stage"]
+
+
 def first_measured(results, stage, arguments):
     """The index of the first named problem for which this stage has a time, or None."""
     for dtype in arguments["dtype"].split(","):
         for mask in arguments["mask"].split(","):
             for i, p in enumerate(results["problems"]):
                 if (p["config"], p["dtype"], mask_of(p)) == (arguments["config"], dtype, mask):
-                    if any(row["problem"] == i and row["stage"] == stage and row["role"] == "stage"
-                           and row.get("ms") for row in results["rows"]):
+                    if own_rows(timed_rows(results, i), stage):
                         return i
     return None
 
@@ -318,31 +322,29 @@ def first_measured(results, stage, arguments):
 def heat_map(root, arguments, page):
     name = arguments["results"]
     results = read_results(root, name)
-    best, tried = {}, set()
-    for index in chosen_problems(results, name, arguments):
-        for row in results["rows"]:
-            tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
-            if row["problem"] != index or not tile:
-                continue
+    chosen = chosen_problems(results, name, arguments)
+    if len(chosen) != 1:
+        raise WeaveError("a heat map is of one config, dtype and mask")
+    right = timed_rows(results, chosen[0])
+    best = {}  # (BLOCK_M, BLOCK_N): (ms, threads); infinitely slow where nothing ran
+    for row in results["rows"]:
+        tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
+        if row["problem"] == chosen[0] and tile:
             m, n, threads = map(int, tile.groups())
-            tried.add((m, n))
-            if row.get("ms") and row["error"]["ok"]:
-                best[m, n] = min(best.get((m, n), (float("inf"), 0)), (row["ms"]["median"], threads))
+            ms = row["ms"]["median"] if row in right else math.inf
+            best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
     if not best:
-        raise WeaveError(f"{name} has no times of tiles called BLOCK_MxBLOCK_NxTHREADS")
+        raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
-    columns = sorted({n for _, n in tried})
+    columns = sorted({n for _, n in best})
     titles = [("BLOCK_M \\ BLOCK_N", False)] + [(str(n), False) for n in columns]
     lines = []
-    for m in sorted({m for m, _ in tried}):
+    for m in sorted({m for m, _ in best}):
         cells = [str(m)]
         for n in columns:
-            if (m, n) in best:
-                ms, threads = best[m, n]
-                text = f"{digits(ms)} / {threads}"
-                cells.append(f"**{text}**" if best[m, n] == fastest else text)
-            else:
-                cells.append("–")
+            ms, threads = best.get((m, n), (math.inf, 0))
+            text = "–" if ms == math.inf else f"{digits(ms)} / {threads}"
+            cells.append(f"**{text}**" if (ms, threads) == fastest else text)
         lines.append(cells)
     return (markdown(titles, lines) + "\n\nMedian ms / threads of the fastest block of that tile."
             + source(name, results, page))
@@ -385,10 +387,10 @@ def woven(root, marker, page):
 
 
 def weave_page(root, path):
-    """The page as it should be, and a list of what is wrong with its markers."""
+    """The page as it should be, a list of what is wrong with its markers, and their number."""
     page = path.relative_to(root).as_posix()
     lines = path.read_text(encoding="utf-8").split("\n")
-    out, problems, fence, at = [], [], None, 0
+    out, problems, fence, at, markers = [], [], None, 0, 0
     while at < len(lines):
         line = lines[at]
         out.append(line)
@@ -401,6 +403,7 @@ def weave_page(root, path):
         if fence is not None or not line.startswith("<!-- weave:"):
             continue
         where = f"{page}:{at}"
+        markers += 1
         begin = at - 1
         while not lines[at - 1].endswith("-->") and at < len(lines):  # a marker of several lines
             out.append(lines[at])
@@ -420,7 +423,7 @@ def weave_page(root, path):
             body = lines[at:end]
         out += [*body, CLOSE]
         at = end + 1
-    return "\n".join(out), problems
+    return "\n".join(out), problems, markers
 
 
 def pages(root):
@@ -437,9 +440,9 @@ def main(arguments):
     parser.add_argument("--root", type=pathlib.Path,
                         default=pathlib.Path(__file__).resolve().parent.parent, help="the repository")
     options = parser.parse_args(arguments)
-    wrong = markers = 0
+    wrong = total = 0
     for path in pages(options.root):
-        text, problems = weave_page(options.root, path)
+        text, problems, markers = weave_page(options.root, path)
         changed = text != path.read_text(encoding="utf-8")
         if not options.check and changed:
             path.write_text(text, encoding="utf-8")
@@ -448,10 +451,10 @@ def main(arguments):
         for problem in problems:
             print(problem)
         wrong += len(problems)
-        markers += text.count("\n" + CLOSE)
+        total += markers
     if options.check:
         advice = "; write them anew with: python3 docs/weave.py" if wrong else ""
-        print(f"{markers} woven piece(s), {wrong} wrong{advice}")
+        print(f"{total} woven piece(s), {wrong} wrong{advice}")
     return 1 if wrong else 0
 
 

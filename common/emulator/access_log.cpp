@@ -60,8 +60,8 @@ AccessLog::Slot& AccessLog::slot(std::size_t pc, Space space) {
   return overflow_;
 }
 
-void AccessLog::add(Space space, Direction direction, std::size_t pc, int lane,
-                    std::size_t address, unsigned bytes) {
+void AccessLog::add(Space space, Direction direction, std::size_t pc, int lane, std::size_t address,
+                    unsigned bytes) {
   Slot& s = slot(pc, space);
   s.direction = direction;
   s.bytes = bytes;

@@ -28,7 +28,7 @@ class AccessLog {
 
  private:
   static constexpr std::size_t kSlots = 1024;  // instructions between two evaluations
-  static constexpr unsigned kDepth = 128;     // times round a loop; what goes beyond is scaled
+  static constexpr unsigned kDepth = 128;      // times round a loop; what goes beyond is scaled
 
   struct WarpAccess {
     std::array<std::uint32_t, 32> address;  // the lower half: enough for banks and sectors

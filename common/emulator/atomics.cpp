@@ -49,11 +49,11 @@ T atomic_compare_and_swap(T* address, T expected, T value) {
   return expected;
 }
 
-#define AL_ATOMICS(T)                                  \
-  template T atomic_add(T*, T);                        \
-  template T atomic_min(T*, T);                        \
-  template T atomic_max(T*, T);                        \
-  template T atomic_exchange(T*, T);                   \
+#define AL_ATOMICS(T)                \
+  template T atomic_add(T*, T);      \
+  template T atomic_min(T*, T);      \
+  template T atomic_max(T*, T);      \
+  template T atomic_exchange(T*, T); \
   template T atomic_compare_and_swap(T*, T, T);
 AL_ATOMICS(int)
 AL_ATOMICS(unsigned)

@@ -56,11 +56,16 @@ void fence();  // __threadfence: what this block has written may be announced by
 
 // The atomic operations, defined in atomics.cpp for int, unsigned, unsigned long long, and float
 // and double where CUDA has them.
-template <typename T> T atomic_add(T* address, T value);
-template <typename T> T atomic_min(T* address, T value);
-template <typename T> T atomic_max(T* address, T value);
-template <typename T> T atomic_exchange(T* address, T value);
-template <typename T> T atomic_compare_and_swap(T* address, T expected, T value);
+template <typename T>
+T atomic_add(T* address, T value);
+template <typename T>
+T atomic_min(T* address, T value);
+template <typename T>
+T atomic_max(T* address, T value);
+template <typename T>
+T atomic_exchange(T* address, T value);
+template <typename T>
+T atomic_compare_and_swap(T* address, T expected, T value);
 
 // cp.async: see common/ptx/cp_async.cuh.
 void cp_async(void* to, const void* from, unsigned bytes, unsigned source_bytes);
@@ -163,7 +168,8 @@ __forceinline__ T atomicExch(T* address, al::emulator::Same<T> value) {
   return al::emulator::atomic_exchange(address, value);
 }
 template <typename T>
-__forceinline__ T atomicCAS(T* address, al::emulator::Same<T> expected, al::emulator::Same<T> value) {
+__forceinline__ T atomicCAS(T* address, al::emulator::Same<T> expected,
+                            al::emulator::Same<T> value) {
   return al::emulator::atomic_compare_and_swap(address, expected, value);
 }
 
@@ -207,15 +213,14 @@ inline __half2 h2exp2(__half2 a) { return __halves2half2(hexp2(a.x), hexp2(a.y))
 inline __half2 h2exp(__half2 a) { return __halves2half2(hexp(a.x), hexp(a.y)); }
 
 inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c) {
-  return __float2bfloat16(
-      std::fma(__bfloat162float(a), __bfloat162float(b), __bfloat162float(c)));
+  return __float2bfloat16(std::fma(__bfloat162float(a), __bfloat162float(b), __bfloat162float(c)));
 }
 inline __nv_bfloat162 __hfma2(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162 c) {
   return __halves2bfloat162(__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y));
 }
-inline __nv_bfloat16 hexp2(__nv_bfloat16 a) {
-  return __float2bfloat16(exp2f(__bfloat162float(a)));
-}
+inline __nv_bfloat16 hexp2(__nv_bfloat16 a) { return __float2bfloat16(exp2f(__bfloat162float(a))); }
 inline __nv_bfloat16 hexp(__nv_bfloat16 a) { return __float2bfloat16(expf(__bfloat162float(a))); }
-inline __nv_bfloat162 h2exp2(__nv_bfloat162 a) { return __halves2bfloat162(hexp2(a.x), hexp2(a.y)); }
+inline __nv_bfloat162 h2exp2(__nv_bfloat162 a) {
+  return __halves2bfloat162(hexp2(a.x), hexp2(a.y));
+}
 inline __nv_bfloat162 h2exp(__nv_bfloat162 a) { return __halves2bfloat162(hexp(a.x), hexp(a.y)); }

@@ -18,15 +18,16 @@ const DeviceInfo& device() {
       .sms = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
       .shared_per_block = emulator::SharedMemory::kLimit,
       .driver = {},
-      .cuda = std::to_string(CUDART_VERSION / 1000) + "." +
-              std::to_string(CUDART_VERSION % 1000 / 10)};
+      .cuda =
+          std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10)};
   return info;
 }
 
 std::size_t free_memory() {
   std::ifstream file("/proc/meminfo");
   std::size_t kilobytes = 0;
-  for (std::string key; file >> key; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+  for (std::string key; file >> key;
+       file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
     if (key == "MemAvailable:") file >> kilobytes;
   }
   // The shadow of a byte takes up to ten.

@@ -33,9 +33,9 @@ class Announcements {
 // The block that makes an access, and whom it is ordered after.
 struct BlockIdentity {
   std::uint32_t serial = 0;
-  std::uint32_t launch = 0;          // serial number of the launch itself, before all its blocks
-  bool fenced = false;               // has called __threadfence
-  std::vector<std::uint32_t> seen;   // blocks whose announcements it has seen
+  std::uint32_t launch = 0;         // serial number of the launch itself, before all its blocks
+  bool fenced = false;              // has called __threadfence
+  std::vector<std::uint32_t> seen;  // blocks whose announcements it has seen
 
   bool after(std::uint32_t earlier) const;
 };

@@ -21,7 +21,7 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   return text ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-std::mutex mutex;  // guards what follows
+std::mutex mutex;                                   // guards what follows
 std::vector<std::unique_ptr<Worker>> idle_workers;  // their fibers are used again
 std::uint32_t next_serial = kHost + 1;
 Counts total;

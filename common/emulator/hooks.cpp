@@ -43,12 +43,12 @@ inline void hook_parts(void* pointer, unsigned bytes, const void* pc, Direction 
 }  // namespace
 
 #define AL_PC __builtin_return_address(0)
-#define AL_HOOKS(BYTES)                                                                         \
-  void __tsan_read##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::load); }                  \
-  void __tsan_write##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::store); }                \
-  void __tsan_unaligned_read##BYTES(void* p) { hook_parts(p, BYTES, AL_PC, Direction::load); }  \
+#define AL_HOOKS(BYTES)                                                                          \
+  void __tsan_read##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::load); }                   \
+  void __tsan_write##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::store); }                 \
+  void __tsan_unaligned_read##BYTES(void* p) { hook_parts(p, BYTES, AL_PC, Direction::load); }   \
   void __tsan_unaligned_write##BYTES(void* p) { hook_parts(p, BYTES, AL_PC, Direction::store); } \
-  void __tsan_volatile_read##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::load); }         \
+  void __tsan_volatile_read##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::load); }          \
   void __tsan_volatile_write##BYTES(void* p) { hook(p, BYTES, AL_PC, Direction::store); }
 
 extern "C" {

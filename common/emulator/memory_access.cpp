@@ -44,8 +44,8 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
   std::byte* address = shared.take(name, bytes);
   if (!address || shared.bytes_taken() > w.launch->grid.shared_bytes) {
     w.fail("more shared memory taken than launched with",
-           line() + "  sum:     " + std::to_string(shared.bytes_taken()) + " bytes, the launch asks for " +
-               std::to_string(w.launch->grid.shared_bytes) + "\n",
+           line() + "  sum:     " + std::to_string(shared.bytes_taken()) +
+               " bytes, the launch asks for " + std::to_string(w.launch->grid.shared_bytes) + "\n",
            "shared_bytes<...>() at the launch: it must list every array that the kernel takes");
   }
   return address;
@@ -68,14 +68,14 @@ void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Directi
   running = this;
 }
 
-void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc,
-                           Direction direction, bool atomic) {
+void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
+                           bool atomic) {
   const std::size_t offset = shared.offset_of(address);
   const auto low_pc = static_cast<std::uint32_t>(pc);
   log.add(Space::shared, direction, pc, current % 32, address, bytes);
-  const SharedMemory::Finding finding =
-      direction == Direction::load ? shared.read(offset, bytes, current, low_pc)
-                                   : shared.write(offset, bytes, current, low_pc, atomic);
+  const SharedMemory::Finding finding = direction == Direction::load
+                                            ? shared.read(offset, bytes, current, low_pc)
+                                            : shared.write(offset, bytes, current, low_pc, atomic);
   if (finding.verdict != SharedMemory::Verdict::fine) {
     fail_shared(finding, offset, bytes, pc, verb(direction, atomic));
   }
@@ -118,16 +118,16 @@ void Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
   }
   if (finding.verdict == Verdict::red_zone) {
     const bool before = finding.offset < array->offset;
-    const std::size_t distance = before ? array->offset - finding.offset
-                                        : finding.offset - array->offset - array->bytes + 1;
+    const std::size_t distance =
+        before ? array->offset - finding.offset : finding.offset - array->offset - array->bytes + 1;
     fail("overrun of a shared array",
          who + std::to_string(bytes) + " bytes, " + std::to_string(distance) +
              (before ? " bytes before " : " of them past the end of ") + array->name + " (" +
              std::to_string(array->bytes) + " bytes), at " + line_of(pc) + "\n",
          "the index at that line, and the size the array was taken with");
   }
-  const std::string here = who + place(array->name, offset - array->offset, bytes) + " at " +
-                           line_of(pc) + "\n";
+  const std::string here =
+      who + place(array->name, offset - array->offset, bytes) + " at " + line_of(pc) + "\n";
   if (finding.verdict == Verdict::unwritten) {
     fail("read of unwritten shared memory", here,
          "the loop that should have filled it: which thread writes this element?");
@@ -172,8 +172,8 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
   const std::string block =
       finding.earlier_serial == launch->serial
           ? "several blocks"
-          : "block " +
-                to_string(unflatten(finding.earlier_serial - launch->serial - 1, launch->grid.grid));
+          : "block " + to_string(unflatten(finding.earlier_serial - launch->serial - 1,
+                                           launch->grid.grid));
   fail("race between blocks",
        here + "  earlier: " + block + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
            line_of(whole_pc(pc, finding.earlier_pc)) + "\n",

@@ -149,8 +149,7 @@ bool Worker::failed(const std::string& what, const std::string& details,
   return false;
 }
 
-void Worker::fail(const std::string& what, const std::string& details,
-                  const std::string& look_at) {
+void Worker::fail(const std::string& what, const std::string& details, const std::string& look_at) {
   running = nullptr;
   failed(what, details, look_at);
   current_thread().fiber.suspend(true);

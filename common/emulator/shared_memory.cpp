@@ -40,7 +40,7 @@ void Clocks::pass_warp_sync(int warp, unsigned mask) {
 }
 
 SharedMemory::SharedMemory()
-    : arena_(static_cast<std::byte*>(::operator new(kArenaBytes, std::align_val_t{128}))),
+    : arena_(static_cast<std::byte*>(::operator new (kArenaBytes, std::align_val_t{128}))),
       writer_(kArenaBytes, kRedZone),
       reader_(kArenaBytes),
       write_pc_(kArenaBytes / 4),

@@ -62,7 +62,7 @@ class SharedMemory {
   enum class Verdict { fine, red_zone, unwritten, copy_in_flight, race };
   struct Finding {
     Verdict verdict = Verdict::fine;
-    std::size_t offset = 0;        // the byte it is about
+    std::size_t offset = 0;  // the byte it is about
     bool earlier_wrote = false;
     int earlier_thread = 0;        // -1: several threads
     std::uint32_t earlier_pc = 0;  // the lower half of the address of the instruction
@@ -80,7 +80,7 @@ class SharedMemory {
  private:
   // A stamp is time << 12 | who << 1 | atomic. 0: never written. `who` is a thread, or:
   static constexpr std::uint32_t kInFlight = 1024;  // + thread: a cp.async by it (writers)
-  static constexpr std::uint32_t kLanes = 1024;     // + warp: several lanes of it (readers, atomics)
+  static constexpr std::uint32_t kLanes = 1024;  // + warp: several lanes of it (readers, atomics)
   static constexpr std::uint32_t kWarps = 1024 + 32;  // threads of several warps (likewise)
   static constexpr std::uint32_t kNever = 0xfffff;    // a time that nothing is ordered after
   static constexpr std::uint32_t kRedZone = 0xffffffff;
@@ -99,7 +99,7 @@ class SharedMemory {
 
   static constexpr std::size_t kArenaBytes = kLimit + (16 << 10);  // room for the red zones
   struct Free {
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{128}); }
+    void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{128}); }
   };
   std::unique_ptr<std::byte, Free> arena_;
   std::vector<SharedArray> arrays_;

@@ -12,10 +12,14 @@ const char* name_of(const Thread& t) {
   if (t.call == WarpCall::sync) return "__syncwarp";
   if (t.call == WarpCall::ballot) return "a vote";
   switch (t.kind) {
-    case Shuffle::from_lane: return "__shfl_sync";
-    case Shuffle::up: return "__shfl_up_sync";
-    case Shuffle::down: return "__shfl_down_sync";
-    default: return "__shfl_xor_sync";
+    case Shuffle::from_lane:
+      return "__shfl_sync";
+    case Shuffle::up:
+      return "__shfl_up_sync";
+    case Shuffle::down:
+      return "__shfl_down_sync";
+    default:
+      return "__shfl_xor_sync";
   }
 }
 
@@ -33,10 +37,14 @@ bool same_call(const Thread& a, const Thread& b) {
 int source_lane(const Thread& t, int lane) {
   const int group = lane & ~(t.width - 1), end = group + t.width;
   switch (t.kind) {
-    case Shuffle::from_lane: return group + (t.argument & (t.width - 1));
-    case Shuffle::up: return lane - t.argument < group ? lane : lane - t.argument;
-    case Shuffle::down: return lane + t.argument >= end ? lane : lane + t.argument;
-    default: return (lane ^ t.argument) >= end ? lane : lane ^ t.argument;
+    case Shuffle::from_lane:
+      return group + (t.argument & (t.width - 1));
+    case Shuffle::up:
+      return lane - t.argument < group ? lane : lane - t.argument;
+    case Shuffle::down:
+      return lane + t.argument >= end ? lane : lane + t.argument;
+    default:
+      return (lane ^ t.argument) >= end ? lane : lane ^ t.argument;
   }
 }
 
@@ -130,8 +138,8 @@ bool Worker::complete_shuffle(int warp, unsigned mask) {
     if (!(mask >> source & 1)) {
       return failed("shuffle from a lane that takes no part",
                     "  thread:  " + name(32 * warp + lane, true) + " reads lane " +
-                        std::to_string(source) + " in " + name_of(t) + " at " +
-                        to_string(t.where) + "\n  mask:    " + hex(mask) + "\n",
+                        std::to_string(source) + " in " + name_of(t) + " at " + to_string(t.where) +
+                        "\n  mask:    " + hex(mask) + "\n",
                     "the mask, the width and the lane asked for: what such a lane gives is "
                     "undefined");
     }

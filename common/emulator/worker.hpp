@@ -40,9 +40,9 @@ struct Thread {
   Fiber fiber;
   uint3 index{};
   State state = State::exited;
-  Where where;              // the call it waits in
-  bool predicate = false;   // given to a barrier
-  WarpCall call{};          // at_warp_call: which, and its arguments
+  Where where;             // the call it waits in
+  bool predicate = false;  // given to a barrier
+  WarpCall call{};         // at_warp_call: which, and its arguments
   Shuffle kind{};
   unsigned mask = 0;
   int argument = 0, width = 32;
@@ -105,7 +105,7 @@ class Worker {
   bool release_barrier();
   bool stuck(int warp);
   bool failed(const std::string& what, const std::string& details, const std::string& look_at);
-  unsigned lanes_of(int warp) const;            // a mask: lanes that exist
+  unsigned lanes_of(int warp) const;  // a mask: lanes that exist
   unsigned lanes_in(int warp, State state) const;
   GlobalBuffer* buffer_at(std::size_t address, std::size_t pc);
   bool is_own(std::size_t address) const;
@@ -123,7 +123,7 @@ class Worker {
   uint3 block_index_{};
   bool failed_ = false;
   std::vector<std::unique_ptr<Thread>> threads_;
-  std::array<unsigned, 32> ready_{};  // by warp: a mask of lanes that can run
+  std::array<unsigned, 32> ready_{};        // by warp: a mask of lanes that can run
   std::array<GlobalBuffer*, 64> recent_{};  // by instruction: the buffer it touched last
 };
 

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -14,9 +16,10 @@
 #include "common/ptx/cp_async.cuh"
 
 #ifdef __SANITIZE_ADDRESS__
-#define NEEDS_HOOKS                                                                           \
-  *doctest::skip(true) * doctest::description("ASan takes the place of the hooks on loads and " \
-                                              "stores that find this")
+#define NEEDS_HOOKS                                                            \
+  *doctest::skip(true) * doctest::description(                                 \
+                             "ASan takes the place of the hooks on loads and " \
+                             "stores that find this")
 #define ONLY_WITH_ASAN
 #else
 #define NEEDS_HOOKS
@@ -82,7 +85,17 @@ void expect_report(const std::vector<std::string>& words, Run run) {
   });
 }
 
-std::string line(int number) { return "tests/emulator_test.cu:" + std::to_string(number); }
+// The line of this file that ends in the comment [mark], as reports name it.
+std::string line(const std::string& mark) {
+  std::ifstream file(__FILE__);
+  int number = 1;
+  for (std::string text; std::getline(file, text); ++number) {
+    if (text.ends_with("// [" + mark + "]")) {
+      return "tests/emulator_test.cu:" + std::to_string(number);
+    }
+  }
+  return "no line of that mark";
+}
 
 // --- kernels that are right ---------------------------------------------------------------------
 
@@ -178,13 +191,12 @@ __global__ void warp_exchange(const int* in, int* out, bool forget_sync) {
   SharedArena shared;
   auto& slot = shared.take<int[2][32]>("slot");
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  slot[warp][lane] = in[threadIdx.x];
+  slot[warp][lane] = in[threadIdx.x];  // [exchange write]
   if (!forget_sync) __syncwarp();
-  out[threadIdx.x] = slot[warp][31 - lane];
-  __syncwarp(0xffffffff);  // all have read
+  out[threadIdx.x] = slot[warp][31 - lane];  // [exchange read]
+  __syncwarp(0xffffffff);                    // all have read
   slot[warp][lane] = 0;
 }
-constexpr int kExchangeRead = __LINE__ - 4, kExchangeWrite = kExchangeRead - 2;
 
 TEST_CASE("__syncwarp orders the shared memory of a warp") {
   under_seeds([] {
@@ -203,7 +215,8 @@ __global__ void pipeline(const float* in, float* out, int tiles) {
   auto& stage = shared.take<float[2][32 * 4]>("stage");
   const int t = threadIdx.x;
   const auto load = [&](int tile) {
-    if (tile < tiles) cp_async_16(&stage[tile % 2][4 * t], in + tile * 128 + 4 * t);
+    if (tile >= tiles) return cp_async_commit();
+    cp_async_16(&stage[tile % 2][4 * t], in + tile * 128 + 4 * t);  // [pipeline copy]
     cp_async_commit();
   };
   float sum = 0;
@@ -212,7 +225,7 @@ __global__ void pipeline(const float* in, float* out, int tiles) {
     load(tile + 1);
     cp_async_wait<NEWER>();
     __syncthreads();  // everyone's part of this tile has arrived
-    for (int i = 0; i < 4; ++i) sum += stage[tile % 2][t + 32 * i];
+    for (int i = 0; i < 4; ++i) sum += stage[tile % 2][t + 32 * i];  // [pipeline read]
     __syncthreads();  // all have read it: the next load may overwrite
   }
   out[t] = sum;
@@ -249,24 +262,14 @@ TEST_CASE("cp.async fills with zeros what it does not read") {
 }
 
 // Each block announces its partial sum; the last one to do so adds them all.
-__global__ void sum_by_last_block(float* partial, unsigned* arrived, float* out, bool forget_fence) {
+__global__ void sum_by_last_block(float* partial, unsigned* arrived, float* out,
+                                  bool forget_fence) {
   partial[blockIdx.x] = static_cast<float>(blockIdx.x);
   if (!forget_fence) __threadfence();
   if (atomicAdd(arrived, 1) == gridDim.x - 1) {
     float sum = 0;
-    for (unsigned b = 0; b < gridDim.x; ++b) sum += partial[b];
+    for (unsigned b = 0; b < gridDim.x; ++b) sum += partial[b];  // [last block read]
     *out = sum;
-  }
-}
-
-__global__ void many_atomics(int* sum, int* largest, unsigned long long* product, float* total) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  atomicAdd(sum, i);
-  atomicMax(largest, i);
-  atomicAdd(total, 0.5);
-  if (threadIdx.x == 0) {
-    unsigned long long seen = *product, old = seen + 1;
-    (void)old;
   }
 }
 
@@ -307,3 +310,446 @@ TEST_CASE("a fence and an atomic hand data from block to block") {
     CHECK(out.host()[0] == 63 * 32);
   });
 }
+
+// --- what is counted -----------------------------------------------------------------------------
+
+// Each thread loads 16 bytes of `in`; the warp reads a 32 x COLUMNS array by column.
+template <int COLUMNS>
+__global__ void transpose(const float* in, float* out) {
+  SharedArena shared;
+  auto& tile = shared.take<float[32][COLUMNS]>("tile");
+  const int t = threadIdx.x;
+  const float4 row = *reinterpret_cast<const float4*>(in + 4 * t);
+  for (int i = 0; i < 32; ++i) tile[i][t] = row.x;
+  __syncwarp();
+  for (int i = 0; i < 32; ++i) out[32 * i + t] = tile[t][i];
+}
+
+template <int COLUMNS>
+Counts count_transpose(int blocks) {
+  Array<float> in(iota<float>(128), "in"), out(1024, "out");
+  emulator::take_counts();
+  launch(transpose<COLUMNS>,
+         {"transpose", dim3(blocks), dim3(32), shared_bytes<float[32][COLUMNS]>()},
+         static_cast<const float*>(in.data()), out.data());
+  return emulator::take_counts();
+}
+
+TEST_CASE("bytes, sectors and bank conflicts" NEEDS_HOOKS) {
+  const Counts conflicts = count_transpose<32>(1), padded = count_transpose<33>(1);
+  CHECK(padded.global_load_bytes == 128 * 4);
+  CHECK(padded.global_store_bytes == 1024 * 4);
+  CHECK(padded.global_requests == 1 + 32);
+  CHECK(padded.global_sectors == 16 + 32 * 4);
+  CHECK(padded.shared_requests == 64);
+  CHECK(padded.shared_wavefronts == 64);
+  CHECK(conflicts.shared_wavefronts == 32 + 32 * 32);
+  CHECK(padded.checked_blocks == 1);
+}
+
+// What the other blocks write must not be the same memory: this one has a row each.
+__global__ void copy_rows(const float* in, float* out) {
+  for (int i = 0; i < 300; ++i) out[(blockIdx.x * 300 + i) * 32 + threadIdx.x] = in[threadIdx.x];
+}
+
+TEST_CASE("long loops and many blocks are counted in part and scaled" NEEDS_HOOKS) {
+  const auto before = emulator::settings();
+  emulator::settings().checked_blocks = 4;
+  Array<float> in(iota<float>(32), "in"), out(20 * 300 * 32, "out");
+  emulator::take_counts();
+  launch(copy_rows, {"copy_rows", dim3(20), dim3(32)}, static_cast<const float*>(in.data()),
+         out.data());
+  emulator::settings() = before;
+  const Counts counts = emulator::take_counts();
+  CHECK(counts.blocks == 20);
+  CHECK(counts.checked_blocks < 20);
+  CHECK(counts.global_store_bytes == 20 * 300 * 128);
+  CHECK(counts.global_requests == counts.global_sectors / 4);
+  CHECK(counts.global_sectors == 20 * (300 + 300) * 4);
+}
+
+// --- planted faults ------------------------------------------------------------------------------
+
+__global__ void neighbour(int* out, bool forget_sync) {
+  SharedArena shared;
+  auto& values = shared.take<int[64]>("values");
+  values[threadIdx.x] = threadIdx.x;  // [neighbour write]
+  if (!forget_sync) __syncthreads();
+  out[blockIdx.x * 64 + threadIdx.x] = values[63 - threadIdx.x];  // [neighbour read]
+}
+
+TEST_CASE("a missing __syncthreads" NEEDS_HOOKS) {
+  Array<int> out(128, "out");
+  const auto run = [&](bool forget) {
+    launch(neighbour, {"neighbour", dim3(2), dim3(64), shared_bytes<int[64]>()}, out.data(),
+           forget);
+  };
+  CHECK_NOTHROW(run(false));
+  // Who is first, the writer or the reader, depends on the seed: a reader in front finds nothing
+  // written.
+  expect_report(
+      {"kernel:  neighbour, block (", "thread (", "values, element ", line("neighbour read")},
+      [&] { run(true); });
+}
+
+// The same with memory that has been written before: then it is a race whoever is first.
+__global__ void second_round(int* out) {
+  SharedArena shared;
+  auto& values = shared.take<int[64]>("values");
+  values[threadIdx.x] = 0;
+  __syncthreads();  // all of it is written
+  values[threadIdx.x] = threadIdx.x;
+  out[threadIdx.x] = values[63 - threadIdx.x];
+}
+
+TEST_CASE("a race is a race in every order" NEEDS_HOOKS) {
+  Array<int> out(64, "out");
+  expect_report({"race in shared memory", "kernel:  second_round, block (0,0,0)", "earlier: thread",
+                 "needs a __syncthreads()"},
+                [&] {
+                  launch(second_round, {"second_round", dim3(1), dim3(64), shared_bytes<int[64]>()},
+                         out.data());
+                });
+}
+
+// Between the sum of one round and the values of the next.
+__global__ void write_after_read(int* out) {
+  SharedArena shared;
+  auto& value = shared.take<int[1]>("value");
+  for (int round = 0; round < 2; ++round) {
+    if (threadIdx.x == 0) value[0] = round;  // [war write]
+    __syncthreads();                         // the value is there
+    out[threadIdx.x] = value[0];             // [war read]
+  }
+}
+
+TEST_CASE("a missing barrier at the end of a loop" NEEDS_HOOKS) {
+  Array<int> out(64, "out");
+  expect_report(
+      {"race in shared memory", "kernel:  write_after_read", "value, element 0", line("war write")},
+      [&] {
+        launch(write_after_read, {"write_after_read", dim3(1), dim3(64), shared_bytes<int[1]>()},
+               out.data());
+      });
+}
+
+TEST_CASE("a missing __syncwarp" NEEDS_HOOKS) {
+  Array<int> in(iota<int>(64), "in"), out(64, "out");
+  expect_report(
+      {"kernel:  warp_exchange, block (0,0,0)", "slot, element ", line("exchange read")}, [&] {
+        launch(warp_exchange, {"warp_exchange", dim3(1), dim3(64), shared_bytes<int[2][32]>()},
+               in.data(), out.data(), true);
+      });
+}
+
+__global__ void shuffle_is_no_sync(int* out) {
+  SharedArena shared;
+  auto& slot = shared.take<int[32]>("slot");
+  slot[threadIdx.x] = 0;
+  __syncwarp();
+  slot[threadIdx.x] = threadIdx.x;
+  const int next = __shfl_down_sync(0xffffffff, static_cast<int>(threadIdx.x), 1);
+  out[threadIdx.x] = slot[next];
+}
+
+TEST_CASE("a shuffle orders no memory" NEEDS_HOOKS) {
+  Array<int> out(32, "out");
+  expect_report({"race in shared memory", "shuffle_is_no_sync", "needs a __syncwarp()"}, [&] {
+    launch(shuffle_is_no_sync, {"shuffle_is_no_sync", dim3(1), dim3(32), shared_bytes<int[32]>()},
+           out.data());
+  });
+}
+
+TEST_CASE("a read before the cp.async wait" NEEDS_HOOKS) {
+  Array<float> in(iota<float>(5 * 128), "in"), out(32, "out");
+  expect_report(
+      {"cp.async is on its way", "kernel:  pipeline, block (0,0,0)", "thread (", "stage, element",
+       line("pipeline read"), line("pipeline copy"), "cp_async_wait<N>"},
+      [&] {
+        launch(pipeline<2>, {"pipeline", dim3(1), dim3(32), shared_bytes<float[2][128]>()},
+               static_cast<const float*>(in.data()), out.data(), 5);
+      });
+}
+
+TEST_CASE("without the hooks, what cp.async has not brought yet is poison") {
+  Array<float> in(iota<float>(5 * 128), "in"), out(32, "out");
+  try {
+    launch(pipeline<2>, {"pipeline", dim3(1), dim3(32), shared_bytes<float[2][128]>()},
+           static_cast<const float*>(in.data()), out.data(), 5);
+  } catch (const Error&) {
+    return;  // the hooks found it
+  }
+  for (const float x : out.host()) CHECK(std::isnan(x));
+}
+
+__global__ void dead_lane(int* out) {
+  if (threadIdx.x == 37) return;
+  out[threadIdx.x] = __shfl_xor_sync(0xffffffff, 1, 1);  // [dead lane]
+}
+
+TEST_CASE("a shuffle that names a dead lane") {
+  Array<int> out(64, "out");
+  expect_report(
+      {"names a dead lane", "kernel:  dead_lane, block (0,0,0)", "thread (", "__shfl_xor_sync",
+       line("dead lane"), "thread (37,0,0), lane 5 of warp 1", "has returned", "early return"},
+      [&] {
+        launch(dead_lane, {"dead_lane", dim3(1), dim3(64)}, out.data());
+      });
+}
+
+__global__ void lane_outside_mask(int* out) {
+  out[threadIdx.x] = __shfl_sync(0xffff, 1, 0);  // [outside mask]
+}
+__global__ void source_outside_mask(int* out) {
+  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(0xffff, 1, 16 + threadIdx.x);
+}
+__global__ void two_shuffles(int* out) {
+  if (threadIdx.x < 16) {
+    out[threadIdx.x] = __shfl_sync(0xffffffff, 1, 0);  // [one]
+  } else {
+    out[threadIdx.x] = __shfl_sync(0xffffffff, 2, 0);  // [other]
+  }
+}
+__global__ void shuffle_beside_barrier(int* out) {
+  if (threadIdx.x < 16) {
+    out[threadIdx.x] = __shfl_sync(0xffffffff, 1, 0);  // [beside]
+  } else {
+    __syncthreads();  // [barrier]
+  }
+}
+
+TEST_CASE("masks that say something else than the lanes do") {
+  Array<int> out(32, "out");
+  expect_report(
+      {"lane outside its own mask", "lane_outside_mask", "0x0000ffff", line("outside mask")}, [&] {
+        launch(lane_outside_mask, {"lane_outside_mask", dim3(1), dim3(32)}, out.data());
+      });
+  expect_report({"takes no part", "source_outside_mask", "reads lane"}, [&] {
+    launch(source_outside_mask, {"source_outside_mask", dim3(1), dim3(32)}, out.data());
+  });
+  expect_report({"divergent warp call", "two_shuffles", line("one"), line("other")}, [&] {
+    launch(two_shuffles, {"two_shuffles", dim3(1), dim3(32)}, out.data());
+  });
+  expect_report({"divergent warp call", line("beside"), line("barrier")}, [&] {
+    launch(shuffle_beside_barrier, {"shuffle_beside_barrier", dim3(1), dim3(32)}, out.data());
+  });
+  expect_report({"names a lane that does not exist", "no lane 31"}, [&] {
+    launch(shuffles, {"shuffles", dim3(1), dim3(31)}, out.data());
+  });
+}
+
+__global__ void divergent_barrier(int* out) {
+  if (threadIdx.x < 40) {
+    __syncthreads();  // [left]
+    out[threadIdx.x] = 1;
+  } else {
+    __syncthreads();  // [right]
+  }
+}
+
+TEST_CASE("a divergent barrier") {
+  Array<int> out(64, "out");
+  expect_report({"divergent barrier", "kernel:  divergent_barrier, block (0,0,0)",
+                 "thread (0,0,0) waits at " + line("left"),
+                 "thread (40,0,0) waits at " + line("right"), "look at:"},
+                [&] {
+                  launch(divergent_barrier, {"divergent_barrier", dim3(1), dim3(64)}, out.data());
+                });
+}
+
+__global__ void early_return(int* out, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  __syncthreads();  // [after return]
+  out[i] = i;
+}
+
+TEST_CASE("a thread that has returned before a barrier") {
+  Array<int> out(128, "out");
+  expect_report({"exited thread at a barrier", "kernel:  early_return, block (1,0,0)",
+                 "thread (0,0,0) waits at " + line("after return"), "thread (36,0,0) has returned"},
+                [&] {
+                  launch(early_return, {"early_return", dim3(2), dim3(64)}, out.data(), 100);
+                });
+}
+
+__global__ void overrun(int* out, int last) {
+  SharedArena shared;
+  auto& first = shared.take<int[40]>("first");
+  auto& second = shared.take<int[40]>("second");
+  second[threadIdx.x] = 7;
+  for (int i = 0; i <= last; ++i) first[i + threadIdx.x] = i;  // [overrun]
+  out[threadIdx.x] = second[threadIdx.x];
+}
+
+TEST_CASE("an overrun of one shared array into the next" NEEDS_HOOKS) {
+  Array<int> out(1, "out");
+  const auto run = [&](int last) {
+    launch(overrun, {"overrun", dim3(1), dim3(1), shared_bytes<int[40], int[40]>()}, out.data(),
+           last);
+  };
+  CHECK_NOTHROW(run(39));
+  expect_report({"overrun of a shared array", "kernel:  overrun, block (0,0,0)", "thread (0,0,0)",
+                 "past the end of first (160 bytes)", line("overrun")},
+                [&] { run(40); });
+}
+
+TEST_CASE("AddressSanitizer finds the overrun" ONLY_WITH_ASAN) {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(ends[1], STDERR_FILENO);
+    Array<int> out(1, "out");
+    launch(overrun, {"overrun", dim3(1), dim3(1), shared_bytes<int[40], int[40]>()}, out.data(),
+           40);
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string text;
+  char piece[4096];
+  for (ssize_t n; (n = read(ends[0], piece, sizeof piece)) > 0;) text.append(piece, n);
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(status != 0);
+  CHECK(text.find("AddressSanitizer: use-after-poison") != std::string::npos);
+  CHECK(text.find("overrun") != std::string::npos);
+}
+
+__global__ void takes_too_much(int* out) {
+  SharedArena shared;
+  auto& first = shared.take<int[64]>("first");
+  auto& second = shared.take<int[64]>("second");
+  first[0] = second[0] = 0;
+  *out = first[0] + second[0];
+}
+__global__ void takes_differ(int* out) {
+  SharedArena shared;
+  *out = threadIdx.x == 0 ? shared.take<int[1]>("one")[0] : shared.take<int[2]>("two")[0];
+}
+
+TEST_CASE("shared memory that was not asked for") {
+  Array<int> out(1, "out");
+  expect_report({"more shared memory taken than launched with", "takes_too_much", "second",
+                 "512 bytes, the launch asks for 256"},
+                [&] {
+                  launch(takes_too_much, {"takes_too_much", dim3(1), dim3(1), 256}, out.data());
+                });
+  expect_report({"threads disagree about shared memory"}, [&] {
+    launch(takes_differ, {"takes_differ", dim3(1), dim3(2), 256}, out.data());
+  });
+}
+
+__global__ void skips_one(float* out, int skipped) {
+  if (static_cast<int>(threadIdx.x) != skipped) out[threadIdx.x] = 1;
+}
+__global__ void adds_up(const float* in, float* out) { out[threadIdx.x] += in[threadIdx.x]; }
+
+TEST_CASE("an element that a kernel forgets to write stays poison") {
+  Array<float> out(64, "out");
+  launch(skips_one, {"skips_one", dim3(1), dim3(64)}, out.data(), 17);
+  for (int i = 0; i < 64; ++i) CHECK(std::isnan(out.host()[i]) == (i == 17));
+}
+
+TEST_CASE("the next kernel that reads it is reported" NEEDS_HOOKS) {
+  Array<float> scores(64, "scores"), out(std::vector<float>(64), "out");
+  expect_report({"read of unwritten global memory", "kernel:  adds_up, block (0,0,0)",
+                 "thread (17,0,0)", "scores, element 17"},
+                [&] {
+                  scores.buffer.poison();
+                  launch(skips_one, {"skips_one", dim3(1), dim3(64)}, scores.data(), 17);
+                  launch(adds_up, {"adds_up", dim3(1), dim3(64)},
+                         static_cast<const float*>(scores.data()), out.data());
+                });
+}
+
+__global__ void reads_at(const float* in, float* out, int i) { *out = in[i]; }
+__global__ void writes_at(float* out, int i) { out[i] = 1; }
+
+TEST_CASE("global memory outside the buffers" NEEDS_HOOKS) {
+  Array<float> in(iota<float>(100), "in"), out(100, "out");
+  const auto reads = [&](int i) {
+    launch(reads_at, {"reads_at", dim3(1), dim3(1)}, static_cast<const float*>(in.data()),
+           out.data(), i);
+  };
+  CHECK_NOTHROW(reads(99));
+  expect_report({"access outside global memory", "kernel:  reads_at, block (0,0,0)",
+                 "thread (0,0,0) reads 4 bytes", "4 bytes after the end of in (400 bytes)"},
+                [&] { reads(100); });
+  expect_report({"thread (0,0,0) reads 4 bytes", "4 bytes before in"}, [&] { reads(-1); });
+  expect_report(
+      {"kernel:  writes_at", "thread (0,0,0) writes 4 bytes", "after the end of out (400 bytes)"},
+      [&] {
+        launch(writes_at, {"writes_at", dim3(1), dim3(1)}, out.data(), 101);
+      });
+  float on_host = 0;
+  expect_report({"access outside global memory"}, [&] {
+    launch(writes_at, {"writes_at", dim3(1), dim3(1)}, &on_host, 0);
+  });
+}
+
+__global__ void all_write_one(float* out) { out[0] = static_cast<float>(blockIdx.x); }  // [all]
+__global__ void read_what_others_write(float* out) {
+  if (blockIdx.x == 0) {
+    out[0] = 1;
+  } else {
+    out[blockIdx.x] = out[0];
+  }
+}
+
+TEST_CASE("a race between blocks" NEEDS_HOOKS) {
+  expect_report({"race between blocks", "kernel:  all_write_one, block (", "thread (0,0,0) writes",
+                 "out, element 0", "earlier: block (", line("all")},
+                [&] {
+                  Array<float> out(1, "out");
+                  launch(all_write_one, {"all_write_one", dim3(4), dim3(1)}, out.data());
+                });
+  expect_report({"race between blocks", "out, element 0"}, [&] {
+    Array<float> out(std::vector<float>(4), "out");
+    launch(read_what_others_write, {"read_what_others_write", dim3(4), dim3(1)}, out.data());
+  });
+  expect_report(
+      {"race between blocks", "sum_by_last_block", line("last block read"), "__threadfence()"},
+      [&] {
+        Array<float> partial(64, "partial"), out(1, "out");
+        Array<unsigned> arrived(std::vector<unsigned>{0}, "arrived");
+        launch(sum_by_last_block, {"sum_by_last_block", dim3(64), dim3(1)}, partial.data(),
+               arrived.data(), out.data(), true);
+      });
+}
+
+__global__ void vector_load(const float* in, float4* out, int offset) {
+  *out = *reinterpret_cast<const float4*>(in + offset);  // [misaligned]
+}
+
+TEST_CASE("a misaligned vector" NEEDS_HOOKS) {
+  Array<float> in(iota<float>(16), "in");
+  Array<float4> out(1, "out");
+  const auto run = [&](int offset) {
+    launch(vector_load, {"vector_load", dim3(1), dim3(1)}, static_cast<const float*>(in.data()),
+           out.data(), offset);
+  };
+  CHECK_NOTHROW(run(4));
+  expect_report({"misaligned access", "kernel:  vector_load, block (0,0,0)", "thread (0,0,0)",
+                 "16 bytes", line("misaligned")},
+                [&] { run(5); });
+}
+
+TEST_CASE("launches that no GPU takes") {
+  const auto refuse = [](dim3 grid, dim3 block, std::size_t bytes, const char* why) {
+    try {
+      launch(skips_one, {"skips_one", grid, block, bytes}, nullptr, 0);
+      FAIL("was launched");
+    } catch (const Error& error) {
+      CHECK(error.code == ExitCode::usage);
+      CHECK(std::string(error.what()).find(why) != std::string::npos);
+    }
+  };
+  refuse(dim3(1), dim3(1025), 0, "1025 threads");
+  refuse(dim3(1, 65536), dim3(1), 0, "65536");
+  refuse(dim3(1), dim3(1), 300 << 10, "307200 bytes");
+}
+
+}  // namespace
+}  // namespace al

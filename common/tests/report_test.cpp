@@ -11,8 +11,8 @@
 #include <limits>
 #include <sstream>
 
+#include "common/columns.hpp"
 #include "common/error.hpp"
-#include "common/grid.hpp"
 
 using namespace al;
 namespace fs = std::filesystem;
@@ -355,7 +355,7 @@ TEST_CASE("heat map: the best threads of each tile, the fastest tile darkest") {
   CHECK(text.find("1.00") == text.npos);
 }
 
-TEST_CASE("the grid: numbers lined up, long text wrapped") {
+TEST_CASE("columns: numbers lined up, long text wrapped") {
   using Numbers = std::vector<std::optional<double>>;
   CHECK(aligned(Numbers{1234.5, std::nullopt, 0.0, 12.345}) ==
         std::vector<std::string>{"1234.5", "     –", "   0.0", "  12.3"});
@@ -368,7 +368,7 @@ TEST_CASE("the grid: numbers lined up, long text wrapped") {
   std::string words;
   for (int i = 0; i < 100; ++i) words += "word ";
   for (const std::string& line : lines(wrapped(words + std::string(300, 'x'), 4))) {
-    CHECK(width(line) <= static_cast<std::size_t>(grid_width));
+    CHECK(width(line) <= static_cast<std::size_t>(line_width));
     CHECK(line.starts_with("    "));
   }
 }

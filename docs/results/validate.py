@@ -83,7 +83,7 @@ def faults(value, schema, root, where="file"):
         elif keyword == "anyOf":
             tries = [list(faults(value, part, root, where)) for part in rule]
             if all(tries):
-                yield min(tries, key=len)[0]
+                yield ", or ".join(found[0] for found in tries)
         else:
             # A rule that is not understood must not pass for one that is kept.
             raise ValueError(f"schema.json uses {keyword}, which validate.py does not know")

@@ -8,7 +8,7 @@
 
 namespace al {
 
-constexpr int grid_width = 138;  // the widest line a report may print
+constexpr int line_width = 138;  // the widest line a report may print
 
 struct Column {
   std::string title;
@@ -25,7 +25,7 @@ std::string render(std::span<const Column> columns, std::span<const std::string>
 // en dash.
 std::vector<std::string> aligned(std::span<const std::optional<double>> values, int most = 4);
 
-// `text` broken at spaces into lines of grid_width, each after `indent` spaces.
+// `text` broken at spaces into lines of line_width, each after `indent` spaces.
 std::string wrapped(const std::string& text, int indent);
 
 std::string with_thousands(long long value);  // 1234567 -> "1,234,567"

@@ -1,4 +1,4 @@
-#include "common/grid.hpp"
+#include "common/columns.hpp"
 
 #include <fmt/format.h>
 
@@ -63,7 +63,7 @@ std::vector<std::string> aligned(std::span<const std::optional<double>> values, 
 }
 
 std::string wrapped(const std::string& text, int indent) {
-  const std::size_t room = grid_width - indent;
+  const std::size_t room = line_width - indent;
   std::string lines;
   for (std::size_t begin = 0; begin < text.size();) {
     std::size_t end = text.size();

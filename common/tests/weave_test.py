@@ -1,0 +1,311 @@
+"""Tests of docs/weave.py and docs/results/validate.py: python3 common/tests/weave_test.py"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import json
+import pathlib
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+weave = load(ROOT / "docs" / "weave.py")
+validate = load(ROOT / "docs" / "results" / "validate.py")
+
+
+def row(variant, ms, stage="01_naive_qk", role="stage", problem=0, **more):
+    made = {"stage": stage, "variant": variant, "idea": "an idea", "role": role, "problem": problem,
+            "config": "hdim64_seq4k", "dtype": "fp32", "causal": False, "timing": "events",
+            "ms": {"median": ms, "p10": 0.98 * ms, "p90": 1.04 * ms}, "samples": 30,
+            "sm_clock_mhz": {"before": 1980, "after": 1965}, "tflops": 275 / ms, "gbps": 8724 / ms,
+            "limit": {"name": "FFMA TFLOP/s", "value": 62.9, "ms": 4.37, "fraction": 4.37 / ms},
+            "predicted_ms": 0.9 * ms, "predicted_by": "shared GB/s", "extra_bytes": 0,
+            "error": {"max_abs": 1e-6, "row_rel_l2": 3.4e-7, "scaled": 2.5e-7, "budget": 1e-6,
+                      "lse_max_abs": 0, "ok": True}}
+    made.update(more)
+    return made
+
+
+def problem(**more):
+    return {"config": "hdim64_seq4k", "dtype": "fp32", "causal": False, "operation": "scores",
+            "batch": 4, "heads": 32, "kv_heads": 32, "seq": 4096, "kv_seq": 4096, "head_dim": 64,
+            "scale": 0.125, **more}
+
+
+def results(rows, problems=None):
+    return {"schema": "attention-ladder results 1", "program": "01_naive_qk", "date": "2026-11-21",
+            "commit": "0123abc", "backend": "cuda",
+            "device": {"name": "NVIDIA H200", "sm": 90, "sms": 132, "shared_per_block": 232448,
+                       "l2_bytes": 62914560, "driver": "580.159.03", "cuda": "13.0"},
+            "ceilings": {"copy_gbps": 4280, "read_gbps": 4390, "shared_gbps": 33400,
+                         "ffma_tflops": 62.9, "tensor_tflops": 760},
+            "problems": problems or [problem()], "rows": rows}
+
+
+LADDER_01 = results([
+    row("naive", 612.5),
+    row("tiles", 7.125, ratio_to_prior=13.79, prior="01_naive_qk/naive"),
+    row("cublas_fp32", 7.67, role="yardstick"),
+    {key: value for key, value in row("huge", 1).items()
+     if key in ("stage", "variant", "idea", "role", "problem", "config", "dtype", "causal")}
+    | {"refused": "it needs 300 KiB"},
+])
+CODE = """\
+#pragma once
+namespace al {
+  // [snippet inner]
+  int inner() {
+
+    return 1;
+  }
+  // [/snippet]
+// [snippet outer]
+int outer();
+// [/snippet]
+}
+"""
+
+
+class Repository(unittest.TestCase):
+    """A small repository in a temporary folder."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        self.write("01_naive_qk/qk.cuh", CODE)
+        self.write("docs/results/h200/01_naive_qk.json", json.dumps(LADDER_01))
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def run_weave(self, *arguments):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            code = weave.main([*arguments, "--root", str(self.root)])
+        return code, said.getvalue()
+
+    def woven(self, marker, page="README.md"):
+        """What weaving puts under this marker; afterwards --check is content."""
+        self.write(page, f"# Title\n\n<!-- weave: {marker} -->\n<!-- /weave -->\nafter\n")
+        self.assertEqual(self.run_weave("--check")[0], 1)  # it was empty
+        code, said = self.run_weave()
+        self.assertEqual(code, 0, said)
+        self.assertEqual(self.run_weave("--check"), (0, "1 woven piece(s), 0 wrong\n"))
+        text = (self.root / page).read_text(encoding="utf-8")
+        head, tail = f"# Title\n\n<!-- weave: {marker} -->\n\n", "\n\n<!-- /weave -->\nafter\n"
+        self.assertTrue(text.startswith(head) and text.endswith(tail), text)
+        return text[len(head):-len(tail)]
+
+    def complaint(self, marker):
+        """What both ways of running say about this marker; the page stays as it was."""
+        page = f"<!-- weave: {marker} -->\nold\n<!-- /weave -->\n"
+        self.write("README.md", page)
+        for arguments in (["--check"], []):
+            code, said = self.run_weave(*arguments)
+            self.assertEqual(code, 1)
+            self.assertIn("README.md:1: ", said)
+            self.assertEqual((self.root / "README.md").read_text(encoding="utf-8"), page)
+        return said
+
+
+class Snippets(Repository):
+    def test_cut_and_unindented_without_markers(self):
+        self.assertEqual(self.woven("snippet file=01_naive_qk/qk.cuh name=inner"),
+                         "```cuda\nint inner() {\n\n  return 1;\n}\n```")
+        self.assertEqual(self.woven("snippet file=01_naive_qk/qk.cuh name=outer"),
+                         "```cuda\nint outer();\n```")
+
+    def test_a_change_of_the_source_is_found(self):
+        self.woven("snippet file=01_naive_qk/qk.cuh name=inner")
+        self.write("01_naive_qk/qk.cuh", CODE.replace("return 1", "return 2"))
+        code, said = self.run_weave("--check")
+        self.assertEqual(code, 1)
+        self.assertIn("README.md:3: differs from its source: weave: snippet "
+                      "file=01_naive_qk/qk.cuh name=inner", said)
+        self.assertIn("python3 docs/weave.py", said)
+
+    def test_an_edit_by_hand_is_found(self):
+        self.woven("snippet file=01_naive_qk/qk.cuh name=outer")
+        page = self.root / "README.md"
+        page.write_text(page.read_text().replace("int outer", "int other"))
+        self.assertEqual(self.run_weave("--check")[0], 1)
+
+    def test_errors(self):
+        self.assertIn("no snippet nosuch; there are: inner, outer",
+                      self.complaint("snippet file=01_naive_qk/qk.cuh name=nosuch"))
+        self.assertIn("nosuch.cuh cannot be read", self.complaint("snippet file=nosuch.cuh name=x"))
+        self.assertIn("needs name", self.complaint("snippet file=01_naive_qk/qk.cuh"))
+        for text, expected in (("// [snippet a]\n", "a has no [/snippet]"),
+                               ("// [/snippet]\n", "ends nothing"),
+                               ("// [snippet a]\n// [snippet b]\n", "inside a snippet"),
+                               ("// [snippet a]\n// [/snippet]\n" * 2, "two snippets a")):
+            self.write("bad.cuh", text)
+            self.assertIn(expected, self.complaint("snippet file=bad.cuh name=a"))
+
+
+class Tables(Repository):
+    WHERE = "results=docs/results/h200/01_naive_qk.json config=hdim64_seq4k dtype=fp32 mask=full"
+
+    def test_the_usual_columns(self):
+        text = self.woven(f"table {self.WHERE}", page="01_naive_qk/README.md")
+        lines = text.split("\n")
+        self.assertEqual(lines[0], "| variant | ms | vs prior | TFLOP/s | % of ceiling "
+                                   "| predicted ms | error / budget |")
+        self.assertEqual(lines[1], "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+        self.assertEqual(lines[2], "| `naive` | 612 | – | 0.449 | 1 % FFMA | 551 (shared) | 0.25 |")
+        self.assertEqual(lines[3],
+                         "| `tiles` | 7.12 | 13.8× `naive` | 38.6 | 61 % FFMA | 6.41 (shared) | 0.25 |")
+        self.assertTrue(lines[4].startswith("| `cublas_fp32` (yardstick) | 7.67 | – | 35.9 |"))
+        self.assertEqual(lines[5], "| `huge` | – | – | – | – | – | – |")
+        self.assertIn("`huge` refused: it needs 300 KiB", text)
+        self.assertIn("NVIDIA H200, driver 580.159.03, CUDA 13.0; 2026-11-21, commit 0123abc; "
+                      "[docs/results/h200/01_naive_qk.json](../docs/results/h200/01_naive_qk.json)",
+                      text)
+
+    def test_columns_by_name(self):
+        text = self.woven(f"table {self.WHERE} columns=variant,idea,range,extra,vs:cublas_fp32")
+        self.assertIn("| variant | idea | p10–p90 ms | extra MB | vs `cublas_fp32` |", text)
+        self.assertIn("| `tiles` | an idea | 6.98–7.41 | 0 | 1.08× |", text)
+
+    def test_several_problems_get_a_column(self):
+        both = results([row("naive", 5), row("naive", 3, problem=1, causal=True)],
+                       [problem(), problem(causal=True)])
+        self.write("docs/results/h200/01_naive_qk.json", json.dumps(both))
+        text = self.woven(f"table {self.WHERE},causal columns=variant,ms")
+        self.assertIn("| mask | variant | ms |", text)
+        self.assertIn("| full | `naive` | 5.00 |\n| causal | `naive` | 3.00 |", text)
+
+    def test_counts_of_the_emulator(self):
+        counted = copy.deepcopy(LADDER_01)
+        counted["backend"] = "emulator"
+        counted["rows"] = [row("naive", 1)]
+        counted["rows"][0] |= {"ms": None, "counts": {
+            "global_load_bytes": 6_000_000, "global_store_bytes": 1_000_000, "global_requests": 100,
+            "global_sectors": 1650, "shared_requests": 0, "shared_wavefronts": 0,
+            "barriers": 12345, "shuffles": 0}}
+        self.write("docs/results/h200/01_naive_qk.json", json.dumps(counted))
+        text = self.woven(f"table {self.WHERE}")
+        self.assertIn("| `naive` | 7.00 | 16.5 | – | 12,345 | 0.25 |", text)
+
+    def test_a_wrong_result_says_so(self):
+        wrong = copy.deepcopy(LADDER_01)
+        wrong["rows"][0]["error"]["ok"] = False
+        self.write("docs/results/h200/01_naive_qk.json", json.dumps(wrong))
+        self.assertIn("| `naive` **wrong** |", self.woven(f"table {self.WHERE}"))
+
+    def test_errors(self):
+        self.assertIn("nosuch.json cannot be read",
+                      self.complaint("table results=docs/nosuch.json config=a dtype=b mask=full"))
+        self.assertIn("has no tiny fp32 full; there are: hdim64_seq4k fp32 full",
+                      self.complaint(f"table {self.WHERE}".replace("hdim64_seq4k", "tiny")))
+        self.assertIn("column speed is not known",
+                      self.complaint(f"table {self.WHERE} columns=variant,speed"))
+        self.assertIn("no variant nosuch", self.complaint(f"table {self.WHERE} columns=vs:nosuch"))
+        self.assertIn("rows=5 is not an argument", self.complaint(f"table {self.WHERE} rows=5"))
+        self.assertIn("chart is not known", self.complaint("chart x=1"))
+        self.write("docs/bad.json", "{")
+        self.assertIn("is not a results file",
+                      self.complaint("table results=docs/bad.json config=a dtype=b mask=full"))
+
+
+class Ladder(Repository):
+    def test_one_row_for_each_stage(self):
+        second = results([row("old", 20, stage="01_naive_qk", role="prior"),
+                          row("fused", 4, stage="04_fused_v1"), row("slow", 9, stage="04_fused_v1"),
+                          row("fast_and_wrong", 1, stage="04_fused_v1",
+                              error={"scaled": 1, "budget": 0.5, "ok": False, "why": "wrong"})])
+        self.write("docs/results/h200/04_fused_v1.json", json.dumps(second))
+        self.write("docs/results/h200/01_naive_qk_tiles.json", json.dumps(LADDER_01))  # a sweep
+        text = self.woven("ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=full")
+        lines = text.split("\n")
+        self.assertEqual(lines[2:4], [
+            "| [01_naive_qk](01_naive_qk/) | `tiles` | fp32 full | 7.12 | 86.0× `naive` | 38.6 | 61 % FFMA |",
+            "| [04_fused_v1](04_fused_v1/) | `fused` | fp32 full | 4.00 | 5.00× `01_naive_qk` | 68.8 "
+            "| 109 % FFMA |"])
+        self.assertEqual(lines[4], "")
+
+    def test_errors(self):
+        self.assertIn("no file in docs/results/t4",
+                      self.complaint("ladder gpu=t4 config=tiny dtype=fp16 mask=full"))
+
+
+class HeatMap(Repository):
+    def test_the_fastest_of_each_tile(self):
+        sweep = results([row("64x64x128", 9.5), row("64x64x256", 8), row("64x128x256", 7.25),
+                         row("128x64x256", 31.5),
+                         row("128x128x256", 1, error={"ok": False, "why": "wrong"})])
+        self.write("docs/results/h200/tiles.json", json.dumps(sweep))
+        text = self.woven("heat_map results=docs/results/h200/tiles.json config=hdim64_seq4k "
+                          "dtype=fp32 mask=full")
+        self.assertIn("| BLOCK_M \\ BLOCK_N | 64 | 128 |\n| ---: | ---: | ---: |\n"
+                      "| 64 | 8.00 / 256 | **7.25 / 256** |\n| 128 | 31.5 / 256 | – |\n", text)
+
+
+class Pages(Repository):
+    def test_fences_and_other_folders_are_left_alone(self):
+        self.write("README.md", "```\n<!-- weave: nosuch -->\n```\n")
+        self.write("build/x/README.md", "<!-- weave: nosuch -->\n")
+        self.write(".venv/README.md", "<!-- weave: nosuch -->\n")
+        self.assertEqual(self.run_weave("--check"), (0, "0 woven piece(s), 0 wrong\n"))
+
+    def test_a_marker_of_two_lines(self):
+        self.woven("snippet file=01_naive_qk/qk.cuh\n     name=outer")
+
+    def test_a_marker_without_end(self):
+        self.write("README.md", "<!-- weave: snippet file=01_naive_qk/qk.cuh name=outer -->\ntext\n")
+        code, said = self.run_weave("--check")
+        self.assertEqual(code, 1)
+        self.assertIn("README.md:1: this marker has no <!-- /weave -->", said)
+
+
+class Validate(unittest.TestCase):
+    """The schema checker of the bare machine agrees with what it should say."""
+
+    def faults(self, value):
+        schema = json.loads((ROOT / "docs" / "results" / "schema.json").read_text())
+        return list(validate.faults(value, schema, schema))
+
+    def test_good(self):
+        self.assertEqual(self.faults(LADDER_01), [])
+
+    def test_bad(self):
+        def broken(change):
+            value = copy.deepcopy(LADDER_01)
+            change(value)
+            return " ".join(self.faults(value))
+
+        self.assertIn("lacks backend", broken(lambda r: r.pop("backend")))
+        self.assertIn("backend", broken(lambda r: r.update(backend="metal")))
+        self.assertIn("extra", broken(lambda r: r.update(extra=1)))
+        self.assertIn("rows[0]", broken(lambda r: r["rows"][0].update(ms=0)))
+        self.assertIn("rows[0]", broken(lambda r: r["rows"][0].update(ms=None)))  # and no reason
+        self.assertIn("samples", broken(lambda r: r["rows"][0].update(samples=True)))
+        self.assertIn("samples", broken(lambda r: r["rows"][0].update(samples=29.5)))
+        self.assertIn("ceilings", broken(lambda r: r["ceilings"].update(copy_gbps=None)))
+        self.assertIn("why", broken(lambda r: r["rows"][0]["error"].update(ok=False)))
+
+    def test_an_unknown_rule_is_not_passed_over(self):
+        with self.assertRaises(ValueError):
+            list(validate.faults(1, {"multipleOf": 2}, {}))
+
+    def test_committed_results(self):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = validate.main([])
+        self.assertEqual(code, 0, said.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()
