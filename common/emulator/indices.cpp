@@ -15,4 +15,12 @@ void set_block(dim3 grid_size, dim3 block_size, uint3 block) {
   blockIdx = block;
 }
 
+bool is_index(std::size_t address) {
+  const auto in = [address](const void* variable, std::size_t bytes) {
+    return address - reinterpret_cast<std::size_t>(variable) < bytes;
+  };
+  return in(&threadIdx, sizeof threadIdx) || in(&blockIdx, sizeof blockIdx) ||
+         in(&blockDim, sizeof blockDim) || in(&gridDim, sizeof gridDim);
+}
+
 }  // namespace al::emulator

@@ -1,4 +1,5 @@
 // Judges every load and store that a kernel makes.
+#include "common/emulator/indices.hpp"
 #include "common/emulator/report.hpp"
 #include "common/emulator/static_memory.hpp"
 #include "common/emulator/worker.hpp"
@@ -193,7 +194,7 @@ GlobalBuffer* Worker::buffer_at(std::size_t address, std::size_t pc) {
 // The kernel's arguments, and the program's constants.
 bool Worker::is_own(std::size_t address) const {
   return address - reinterpret_cast<std::size_t>(launch->grid.body) < launch->grid.body_bytes ||
-         is_static(address);
+         is_index(address) || is_static(address);
 }
 
 void Worker::fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
