@@ -21,8 +21,6 @@ constexpr double kWarmUpMs = 1000, kSamplingMs = 3000;
 // A GPU that was idle needs a moment to raise its clocks.
 constexpr double kClockRampMs = 50;
 constexpr double kReplayMs = 4;  // one replay lasts at least this long: launching it costs some us
-constexpr std::size_t kRotation = std::size_t{512} << 20;
-constexpr int kMostSets = 256;
 
 // ---- what CUDA wants destroyed ----
 
@@ -188,11 +186,6 @@ Measurement measure_graph(const Enqueue& enqueue, int sets, int samples, double 
 }
 
 }  // namespace
-
-int buffer_sets(std::size_t bytes_per_set) {
-  const std::size_t each = std::max<std::size_t>(bytes_per_set, 1);
-  return static_cast<int>(std::clamp<std::size_t>((kRotation + each - 1) / each, 1, kMostSets));
-}
 
 Benchmark benchmark(const Enqueue& enqueue, int sets, int samples) {
   synchronize();  // what other streams still do, poisoning for one, comes first

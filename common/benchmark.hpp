@@ -1,6 +1,8 @@
 // How long does it take? The method is docs/measuring.md; under the emulator there is no answer.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -33,6 +35,10 @@ using Enqueue = std::function<void(int set, Stream stream)>;
 Benchmark benchmark(const Enqueue& enqueue, int sets, int samples = 0);
 
 // Buffer sets that make `bytes_per_set` add up to 512 MiB (well past L2), 1 ... 256.
-int buffer_sets(std::size_t bytes_per_set);
+inline int buffer_sets(std::size_t bytes_per_set) {
+  constexpr std::size_t rotation = std::size_t{512} << 20;
+  const std::size_t each = std::max<std::size_t>(bytes_per_set, 1);
+  return static_cast<int>(std::clamp<std::size_t>((rotation + each - 1) / each, 1, 256));
+}
 
 }  // namespace al

@@ -20,7 +20,7 @@ namespace {
 bool is_device_or_pipe(const fs::path& path) {
   std::error_code ignored;
   const fs::file_status status = fs::status(path, ignored);
-  return fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
+  return fs::is_character_file(status) || fs::is_fifo(status);
 }
 
 // Where the bytes go in the end: a link is followed, so that it stays a link.
@@ -73,12 +73,14 @@ void check_writable(const std::string& option, const std::string& path) {
   if (is_device_or_pipe(path)) return;
   const std::string asked = option + " " + path;
   const fs::path target = resolved(path);
-  if (fs::is_directory(target)) {
+  std::error_code ignored;
+  if (fs::is_directory(target, ignored)) {
     throw usage_error(asked + " is a folder; name a file in it.");
   }
-  if (!fs::is_directory(target.parent_path())) {
+  if (!fs::is_directory(target.parent_path(), ignored)) {
     throw usage_error(asked + " cannot be written: there is no folder " +
-                      target.parent_path().string() + ". Create it first.");
+                      target.parent_path().string() +
+                      ", or you may not look into it. Create it or name another.");
   }
   const std::string reason = try_create(temporary_beside(target));
   if (!reason.empty()) {

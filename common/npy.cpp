@@ -2,8 +2,10 @@
 
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -136,7 +138,9 @@ Layout read_layout(std::ifstream& file, const std::string& path) {
     layout.elements *= size;
   }
   const std::uint64_t expected = layout.elements * layout.header.element_bytes;
-  const std::uint64_t present = fs::file_size(path) - layout.data_begin;
+  file.seekg(0, std::ios::end);
+  const std::uint64_t present = static_cast<std::uint64_t>(file.tellg()) - layout.data_begin;
+  file.seekg(static_cast<std::streamoff>(layout.data_begin));
   if (present != expected) {
     throw bad(path, "is too " + std::string(present < expected ? "short" : "long") +
                         ": its shape needs " + std::to_string(expected) + " bytes and it holds " +
@@ -146,11 +150,14 @@ Layout read_layout(std::ifstream& file, const std::string& path) {
 }
 
 std::ifstream open(const std::string& path) {
-  if (fs::is_directory(path)) throw usage_error(path + " is a folder, not a .npy file.");
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) throw usage_error(path + " is a folder, not a .npy file.");
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) {
-    throw usage_error(path + (fs::exists(path) ? " cannot be read; look at its permissions."
-                                               : " does not exist."));
+    throw usage_error(
+        path + (errno == ENOENT ? std::string(" does not exist.")
+                                : " cannot be opened: " + std::string(std::strerror(errno)) + "."));
   }
   return file;
 }

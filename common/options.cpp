@@ -297,7 +297,8 @@ NamedProblem loaded_shape(const CommandLine& line, const Program& program) {
     }
   }
   const std::filesystem::path folder = line.text("--load");
-  if (!std::filesystem::is_directory(folder)) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored)) {
     throw usage_error(fmt::format("--load {} is not a folder.", folder.string()));
   }
   const auto header = [&](const char* file) {

@@ -118,17 +118,11 @@ std::vector<Task> make_tasks(const Options& options, std::span<const Stage* cons
   return tasks;
 }
 
-Row run_task(const Task& task, Workbench& bench, const Problem& p, const Options& options,
-             const Ceilings& ceilings) {
-  Row row;
-  row.error = bench.check(task.variant);
-#ifdef AL_EMULATOR
-  row.counts = emulator::take_counts();
-#endif
-  if (task.variant.workspace) row.extra_bytes = task.variant.workspace(p);
-  if (!kOnGpu || options.check_only) return row;
-
-  row.time = bench.time(task.variant, options.iters, row.error);
+#ifndef AL_EMULATOR
+// Fills in what takes a GPU: the time, and what it means.
+void time_task(const Task& task, Workbench& bench, const Problem& p, int samples,
+               const Ceilings& ceilings, Row& row) {
+  row.time = bench.time(task.variant, samples, row.error);
   const double ms = row.time->primary.median_ms;
   const Work work = minimum_work(p);
   row.tflops = work.flops / ms / 1e9;
@@ -143,6 +137,19 @@ Row run_task(const Task& task, Workbench& bench, const Problem& p, const Options
       row.predicted_by = predicted->name;
     }
   }
+}
+#endif
+
+Row run_task(const Task& task, Workbench& bench, const Problem& p,
+             [[maybe_unused]] const Options& options, [[maybe_unused]] const Ceilings& ceilings) {
+  Row row;
+  if (task.variant.workspace) row.extra_bytes = task.variant.workspace(p);
+  row.error = bench.check(task.variant);
+#ifdef AL_EMULATOR
+  row.counts = emulator::take_counts();
+#else
+  if (!options.check_only) time_task(task, bench, p, options.iters, ceilings, row);
+#endif
   return row;
 }
 
@@ -199,7 +206,12 @@ void run_problem(const NamedProblem& named, const std::vector<Task>& tasks, cons
     Row row;
     if (refusals[i].empty()) {
       progress.step(task.key() + " on " + to_string(p));
-      row = run_task(task, bench, p, options, results.ceilings);
+      try {
+        row = run_task(task, bench, p, options, results.ceilings);
+      } catch (const Error& error) {
+        if (task.role != Role::yardstick) throw;
+        refusals[i] = error.what();  // a library's trouble must not cost us our own rows
+      }
       if (!options.save.empty() && task.role == Role::stage) save_result(options.save, bench, p);
     }
     row.refused = refusals[i];

@@ -60,7 +60,7 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
                       ") and " + gigabytes(free) +
                       " are free; choose a smaller --batch, --heads or --seq.");
   }
-  int sets = device().backend == "cuda" ? buffer_sets(set_bytes) : 1;
+  int sets = device().backend == "cuda" ? buffer_sets(set_bytes) : 1;  // rotation is for timing
   while (sets > 1 && sets * set_bytes > free / 2) --sets;
 
   reference_ = reference(problem, inputs, rows_to_check(problem));
@@ -104,19 +104,6 @@ ErrorReport Workbench::check(const Variant& variant) {
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
   return compare_with_oracle(set);
-}
-
-Benchmark Workbench::time(const Variant& variant, int samples, ErrorReport& error) {
-  for (BufferSet& set : sets_) set.out.poison();
-  const Benchmark benchmark = al::benchmark(
-      [&](int set, Stream stream) { variant.launch(problem_, sets_[set].arguments(), stream); },
-      static_cast<int>(sets_.size()), samples);
-  const ErrorReport after = compare_with_oracle(sets_.back());
-  if (error.ok && !after.ok) {
-    error = after;
-    error.why = "right in a single run, wrong after the timed loop: " + after.why;
-  }
-  return benchmark;
 }
 
 std::vector<float> Workbench::result() const {

@@ -62,30 +62,30 @@ class WeaveError(Exception):
 
 
 def snippet(root, arguments):
-    path = root / arguments["file"]
+    file = arguments["file"]
     found, inside = {}, None
-    for number, line in enumerate(read(path).splitlines(), 1):
+    for number, line in enumerate(read(root, file).splitlines(), 1):
         begin = SNIPPET.match(line)
         if begin:
             if inside is not None:
-                raise WeaveError(f"{path.name}:{number}: a snippet begins inside a snippet")
+                raise WeaveError(f"{file}:{number}: a snippet begins inside a snippet")
             inside = begin[1]
             if inside in found:
-                raise WeaveError(f"{path.name}:{number}: there are two snippets {inside}")
+                raise WeaveError(f"{file}:{number}: there are two snippets {inside}")
             found[inside] = []
         elif SNIPPET_END.match(line):
             if inside is None:
-                raise WeaveError(f"{path.name}:{number}: [/snippet] ends nothing")
+                raise WeaveError(f"{file}:{number}: [/snippet] ends nothing")
             inside = None
         elif inside is not None:
             found[inside].append(line)
     if inside is not None:
-        raise WeaveError(f"{path.name}: snippet {inside} has no [/snippet]")
+        raise WeaveError(f"{file}: snippet {inside} has no [/snippet]")
     name = arguments["name"]
     if name not in found:
-        raise WeaveError(f"{path.name} has no snippet {name}; there are: {', '.join(found) or 'none'}")
+        raise WeaveError(f"{file} has no snippet {name}; there are: {', '.join(found) or 'none'}")
     code = textwrap.dedent("\n".join(found[name])).strip("\n")
-    return f"```{LANGUAGES.get(path.suffix, '')}\n{code}\n```"
+    return f"```{LANGUAGES.get(pathlib.PurePath(file).suffix, '')}\n{code}\n```"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def markdown(titles, lines):
 
 def read_results(root, name):
     try:
-        results = json.loads(read(root / name))
+        results = json.loads(read(root, name))
         results["rows"], results["problems"], results["device"]["name"]  # what is relied on
     except (ValueError, KeyError, TypeError) as failure:
         raise WeaveError(f"{name} is not a results file ({failure})") from failure
@@ -361,11 +361,11 @@ KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
 }
 
 
-def read(path):
+def read(root, name):
     try:
-        return path.read_text(encoding="utf-8")
+        return (root / name).read_text(encoding="utf-8")
     except OSError as failure:
-        raise WeaveError(f"{path.name} cannot be read: {failure.strerror}") from failure
+        raise WeaveError(f"{name} cannot be read: {failure.strerror}") from failure
 
 
 def woven(root, marker, page):

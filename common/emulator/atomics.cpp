@@ -9,8 +9,9 @@ namespace {
 // Tells the shadow. `pc` is the kernel's, because each function below is called from its line.
 template <typename T>
 std::atomic_ref<T> checked(T* address, void* pc) {
-  running->access(reinterpret_cast<std::size_t>(address), sizeof(T),
-                  reinterpret_cast<std::size_t>(pc), Direction::store, true);
+  const Entered entered;
+  entered.worker.access(reinterpret_cast<std::size_t>(address), sizeof(T),
+                        reinterpret_cast<std::size_t>(pc), Direction::store, true);
   return std::atomic_ref<T>(*address);
 }
 

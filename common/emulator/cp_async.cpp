@@ -6,7 +6,8 @@
 namespace al::emulator {
 
 void cp_async(void* to, const void* from, unsigned bytes, unsigned source_bytes) {
-  Worker& w = *running;
+  const Entered entered;
+  Worker& w = entered.worker;
   const Copy copy{to, from, bytes, source_bytes,
                   reinterpret_cast<std::size_t>(__builtin_return_address(0))};
   const auto misaligned = [&](const void* p) {
@@ -29,17 +30,19 @@ void cp_async(void* to, const void* from, unsigned bytes, unsigned source_bytes)
 }
 
 void cp_async_commit() {
-  Thread& t = running->current_thread();
+  const Entered entered;
+  Thread& t = entered.worker.current_thread();
   std::size_t in_groups = 0;
   for (const std::size_t size : t.group_sizes) in_groups += size;
   t.group_sizes.push_back(t.copies.size() - in_groups);
 }
 
 void cp_async_wait(unsigned newer_groups) {
-  Thread& t = running->current_thread();
+  const Entered entered;
+  Thread& t = entered.worker.current_thread();
   while (t.group_sizes.size() > newer_groups) {
     const auto end = t.copies.begin() + static_cast<std::ptrdiff_t>(t.group_sizes.front());
-    for (auto copy = t.copies.begin(); copy != end; ++copy) running->land_copy(*copy);
+    for (auto copy = t.copies.begin(); copy != end; ++copy) entered.worker.land_copy(*copy);
     t.copies.erase(t.copies.begin(), end);
     t.group_sizes.erase(t.group_sizes.begin());
   }

@@ -8,35 +8,40 @@
 #include "common/emulator/worker.hpp"
 
 using al::emulator::Direction;
+using al::emulator::Entered;
 using al::emulator::running;
+using al::emulator::Worker;
 
 namespace {
 
 inline std::size_t number(const void* pointer) { return reinterpret_cast<std::size_t>(pointer); }
 
-void misaligned(std::size_t address, unsigned bytes, std::size_t pc) {
-  running->fail("misaligned access",
-                "  thread:  " + running->name(running->current) + " accesses " +
-                    std::to_string(bytes) + " bytes at an address that is " +
-                    std::to_string(address % bytes) + " past a multiple of " +
-                    std::to_string(bytes) + ", at " + al::emulator::line_of(pc) + "\n",
-                "the pointer that was cast to a vector type: the offset, or a row length, is not "
-                "a multiple of the vector");
+void misaligned(Worker& w, std::size_t address, unsigned bytes, std::size_t pc) {
+  w.fail("misaligned access",
+         "  thread:  " + w.name(w.current) + " accesses " + std::to_string(bytes) +
+             " bytes at an address that is " + std::to_string(address % bytes) +
+             " past a multiple of " + std::to_string(bytes) + ", at " + al::emulator::line_of(pc) +
+             "\n",
+         "the pointer that was cast to a vector type: the offset, or a row length, is not "
+         "a multiple of the vector");
 }
 
 inline void hook(void* pointer, unsigned bytes, const void* pc, Direction direction) {
   if (!running || (direction == Direction::load && !running->watched)) return;
-  if (number(pointer) % bytes != 0) misaligned(number(pointer), bytes, number(pc));
-  running->access(number(pointer), bytes, number(pc), direction);
+  const Entered entered;
+  Worker& w = entered.worker;
+  if (number(pointer) % bytes != 0) misaligned(w, number(pointer), bytes, number(pc));
+  w.access(number(pointer), bytes, number(pc), direction);
 }
 
 // Types whose alignment is less than their size are loaded in parts on a GPU.
 inline void hook_parts(void* pointer, unsigned bytes, const void* pc, Direction direction) {
   if (!running || (direction == Direction::load && !running->watched)) return;
+  const Entered entered;
   for (unsigned part; bytes > 0; bytes -= part, pointer = static_cast<char*>(pointer) + part) {
     part = 4;
     while (part > bytes || number(pointer) % part != 0) part /= 2;
-    running->access(number(pointer), part, number(pc), direction);
+    entered.worker.access(number(pointer), part, number(pc), direction);
   }
 }
 

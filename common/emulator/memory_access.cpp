@@ -26,7 +26,8 @@ std::size_t whole_pc(std::size_t pc, std::uint32_t low) {
 }  // namespace
 
 void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
-  Worker& w = *running;
+  const Entered entered;
+  Worker& w = entered.worker;
   SharedMemory& shared = w.shared;
   const auto line = [&] {
     return "  thread:  " + w.name(w.current) + " takes " + name + ", " + std::to_string(bytes) +
@@ -52,11 +53,9 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
   return address;
 }
 
-// Hooks inside the emulator's own work would come back here: `running` is null meanwhile.
 void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
                     bool atomic) {
   if constexpr (!kHooks) return;
-  running = nullptr;
   if (shared.contains(address)) {
     if (watched) access_shared(address, bytes, pc, direction, atomic);
   } else if (threads_[current]->fiber.owns(address)) {
@@ -66,7 +65,6 @@ void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Directi
   } else if (!is_own(address)) {
     fail_illegal(address, bytes, pc, direction);
   }
-  running = this;
 }
 
 void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
@@ -87,7 +85,6 @@ void Worker::start_copy(const Copy& copy) {
   const auto from = reinterpret_cast<std::size_t>(copy.from);
   if (copy.source_bytes > 0) access(from, copy.source_bytes, copy.pc, Direction::load);
   if (!watched) return;
-  running = nullptr;
   log.add(Space::shared, Direction::store, copy.pc, current % 32, to, copy.bytes);
   const std::size_t offset = shared.offset_of(to);
   const SharedMemory::Finding finding =
@@ -95,11 +92,10 @@ void Worker::start_copy(const Copy& copy) {
   if (finding.verdict != SharedMemory::Verdict::fine) {
     fail_shared(finding, offset, copy.bytes, copy.pc, "starts a cp.async to");
   }
-  running = this;
 }
 
 void Worker::land_copy(const Copy& copy) {
-  std::memcpy(copy.to, copy.from, copy.source_bytes);
+  if (copy.source_bytes > 0) std::memcpy(copy.to, copy.from, copy.source_bytes);
   std::memset(static_cast<std::byte*>(copy.to) + copy.source_bytes, 0,
               copy.bytes - copy.source_bytes);
   if (!watched) return;
@@ -118,12 +114,13 @@ void Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
          "where the pointer comes from: SharedArena::take gives arrays");
   }
   if (finding.verdict == Verdict::red_zone) {
-    const bool before = finding.offset < array->offset;
-    const std::size_t distance =
-        before ? array->offset - finding.offset : finding.offset - array->offset - array->bytes + 1;
+    const std::string where =
+        offset < array->offset
+            ? std::to_string(array->offset - offset) + " bytes before the start of "
+            : "up to " + std::to_string(offset + bytes - array->offset - array->bytes) +
+                  " bytes past the end of ";
     fail("overrun of a shared array",
-         who + std::to_string(bytes) + " bytes, " + std::to_string(distance) +
-             (before ? " bytes before " : " of them past the end of ") + array->name + " (" +
+         who + std::to_string(bytes) + " bytes, " + where + array->name + " (" +
              std::to_string(array->bytes) + " bytes), at " + line_of(pc) + "\n",
          "the index at that line, and the size the array was taken with");
   }

@@ -13,7 +13,9 @@ constinit thread_local Worker* running = nullptr;
 
 void Worker::thread_main(void* worker) {
   Worker& w = *static_cast<Worker*>(worker);
+  running = &w;
   w.launch->grid.entry(w.launch->grid.body);
+  running = nullptr;
   w.current_thread().state = State::exited;
   w.current_thread().fiber.suspend(true);
 }
@@ -49,6 +51,7 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
     if (index.y == size.y) index.y = 0, ++index.z;
   }
   const int warps = (thread_count + 31) / 32;
+  ready_.fill(0);
   for (int w = 0; w < warps; ++w) ready_[w] = lanes_of(w);
 
   bool fine = true;
@@ -73,9 +76,7 @@ bool Worker::run_warp(int warp) {
       ready_[warp] &= ~(1u << lane);
       current = 32 * warp + static_cast<int>(lane);
       set_thread(thread(current).index);
-      running = this;
       thread(current).fiber.resume();
-      running = nullptr;
       if (failed_) return false;
     }
     if (!resolve_warp_calls(warp)) return false;
@@ -130,15 +131,14 @@ void Worker::wait(State state, Where where) {
   t.fiber.suspend();
 }
 
-void barrier(Where where) {
-  running->current_thread().predicate = false;
-  running->wait(State::at_barrier, where);
-}
+void barrier(Where where) { barrier_vote(false, where); }
 
 Votes barrier_vote(bool predicate, Where where) {
-  running->current_thread().predicate = predicate;
-  running->wait(State::at_barrier, where);
-  return running->votes;
+  const Entered entered;
+  Worker& w = entered.worker;
+  w.current_thread().predicate = predicate;
+  w.wait(State::at_barrier, where);
+  return w.votes;
 }
 
 bool Worker::failed(const std::string& what, const std::string& details,
@@ -150,7 +150,6 @@ bool Worker::failed(const std::string& what, const std::string& details,
 }
 
 void Worker::fail(const std::string& what, const std::string& details, const std::string& look_at) {
-  running = nullptr;
   failed(what, details, look_at);
   current_thread().fiber.suspend(true);
   __builtin_unreachable();

@@ -48,8 +48,7 @@ int source_lane(const Thread& t, int lane) {
   }
 }
 
-std::uint64_t call(WarpCall which, unsigned mask, Where where) {
-  Worker& w = *running;
+std::uint64_t call(Worker& w, WarpCall which, unsigned mask, Where where) {
   Thread& t = w.current_thread();
   t.call = which;
   t.mask = mask;
@@ -66,27 +65,33 @@ std::uint64_t call(WarpCall which, unsigned mask, Where where) {
 
 }  // namespace
 
-void sync_warp(unsigned mask, Where where) { call(WarpCall::sync, mask, where); }
+void sync_warp(unsigned mask, Where where) {
+  const Entered entered;
+  call(entered.worker, WarpCall::sync, mask, where);
+}
 
 unsigned ballot(unsigned mask, bool predicate, Where where) {
-  running->current_thread().given = predicate;
-  return static_cast<unsigned>(call(WarpCall::ballot, mask, where));
+  const Entered entered;
+  entered.worker.current_thread().given = predicate;
+  return static_cast<unsigned>(call(entered.worker, WarpCall::ballot, mask, where));
 }
 
 std::uint64_t shuffle(Shuffle kind, unsigned mask, std::uint64_t bits, int argument, int width,
                       Where where) {
-  Thread& t = running->current_thread();
+  const Entered entered;
+  Worker& w = entered.worker;
+  Thread& t = w.current_thread();
   t.kind = kind;
   t.given = bits;
   t.argument = argument;
   t.width = width;
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
-    running->fail("shuffle of an impossible width",
-                  "  thread:  " + running->name(running->current, true) + " asks for width " +
-                      std::to_string(width) + " at " + to_string(where) + "\n",
-                  "the width: it can be 1, 2, 4, 8, 16 or 32");
+    w.fail("shuffle of an impossible width",
+           "  thread:  " + w.name(w.current, true) + " asks for width " + std::to_string(width) +
+               " at " + to_string(where) + "\n",
+           "the width: it can be 1, 2, 4, 8, 16 or 32");
   }
-  return call(WarpCall::shuffle, mask, where);
+  return call(w, WarpCall::shuffle, mask, where);
 }
 
 // Completes the calls that all their lanes have come to.

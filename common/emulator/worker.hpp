@@ -133,4 +133,12 @@ bool same_place(const Where& a, const Where& b);
 // the emulator itself is at work.
 extern constinit thread_local Worker* running;
 
+// Where a kernel has called the emulator. Functions of the C++ library that kernel files use too
+// may exist only once, with hooks; what they do in here is not the kernel's doing.
+struct Entered {
+  Entered() : worker(*running) { running = nullptr; }
+  ~Entered() { running = &worker; }
+  Worker& worker;
+};
+
 }  // namespace al::emulator

@@ -626,7 +626,12 @@ __global__ void takes_too_much(int* out) {
 }
 __global__ void takes_differ(int* out) {
   SharedArena shared;
-  *out = threadIdx.x == 0 ? shared.take<int[1]>("one")[0] : shared.take<int[2]>("two")[0];
+  if (threadIdx.x == 0) {
+    shared.take<int[1]>("one")[0] = 0;
+  } else {
+    shared.take<int[2]>("two")[0] = 0;
+  }
+  *out = 0;
 }
 
 TEST_CASE("shared memory that was not asked for") {
