@@ -2,235 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
-#include <climits>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
-#include <map>
-#include <numeric>
-#include <string_view>
 
+#include "common/command_line.hpp"
 #include "common/error.hpp"
 #include "common/files.hpp"
 #include "common/npy.hpp"
 
 namespace al {
 namespace {
-
-// ---------------------------------------------------------------------------------------------
-// Words and numbers
-
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> words;
-  std::size_t begin = 0;
-  for (std::size_t comma; (comma = list.find(',', begin)) != list.npos; begin = comma + 1) {
-    words.push_back(list.substr(begin, comma - begin));
-  }
-  words.push_back(list.substr(begin));
-  return words;
-}
-
-// Levenshtein distance: the fewest single-letter edits from one word to the other.
-std::size_t edits(std::string_view from, std::string_view to) {
-  std::vector<std::size_t> row(to.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 0; j < to.size(); ++j) {
-      const std::size_t replaced = diagonal + (from[i] != to[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
-// " Did you mean --seq?", or nothing when no word is near.
-std::string nearest(const std::string& word, const std::vector<std::string>& allowed) {
-  const auto best = std::min_element(
-      allowed.begin(), allowed.end(),
-      [&](const auto& a, const auto& b) { return edits(word, a) < edits(word, b); });
-  const std::size_t near_enough = std::max<std::size_t>(2, word.size() / 3);
-  if (best == allowed.end() || edits(word, *best) > near_enough) return "";
-  return fmt::format(" Did you mean {}?", *best);
-}
-
-template <class Number>
-bool parse_number(std::string_view text, Number& value) {
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return failure == std::errc{} && end == text.data() + text.size();
-}
-
-int parse_size(const std::string& option, const std::string& text) {
-  int value = 0;
-  if (!parse_number(text, value) || value < 1) {
-    throw usage_error(
-        fmt::format("{} takes a whole number from 1 to {}, not {}.", option, INT_MAX, text));
-  }
-  return value;
-}
-
-// ---------------------------------------------------------------------------------------------
-// The options themselves. CLI11 finds them and prints --help; their values stay text until
-// one of the parse_ functions has judged them, so that every complaint is a sentence of ours.
-
-class CommandLine {
- public:
-  explicit CommandLine(const Program& program) : app_(program.title, program.name) {
-    app_.allow_extras();
-    app_.get_formatter()->column_width(24);
-    app_.get_formatter()->label("OPTIONS", "options");
-
-    group_ = "Problem (what is left out comes from --config, tiny by default)";
-    list("--config", "NAME[,...]", "Published shapes, listed below; all: every prefill one.");
-    value("--batch", "N", "Sequences, B.");
-    value("--heads", "N", "Query heads, Hq.");
-    value("--kv-heads", "N", "Key/value heads, Hkv; divides --heads. Default: --heads.");
-    value("--seq", "N", "Queries of a sequence, Nq.");
-    value("--kv-seq", "N", "Keys of a sequence, Nkv. Default: --seq.");
-    value("--head-dim", "N", "Elements of a head, D: 16, 32, 64, 128 or 256.");
-    list("--dtype", "TYPE[,...]", "fp32, fp16 or bf16. Default: fp16.");
-    flag("--causal", "Query i sees keys j <= i + Nkv - Nq. Default, except for decode_*.");
-    flag("--full", "Every query sees every key. With --causal: both, one after the other.");
-    value("--scale", "X", "Factor of the scores. Default: 1/sqrt(D).");
-
-    group_ = "Data";
-    value("--data", "KIND", "normal, or outliers: one element in 1024 is 20 times larger.");
-    value("--seed", "N", "Seed of the test data. Default: 1.");
-    value("--load", "DIR",
-          program.operation == Operation::scores
-              ? "Read q.npy and k.npy (f2 or f4, C order); they set the shape."
-              : "Read q.npy, k.npy and v.npy (f2 or f4, C order); they set the shape.");
-    value("--save", "DIR",
-          program.operation == Operation::scores ? "Write the result to s.npy."
-                                                 : "Write the results to o.npy and lse.npy.");
-
-    group_ = "What to run";
-    if (program.is_ladder) list("--stage", "NAME[,...]", "These stages only. Default: all.");
-    list("--variant", "NAME[,...]",
-         fmt::format("Which kernels: names, all or best. Default: {}.",
-                     program.is_ladder ? "best" : "all, or best with --save"));
-    value("--sweep", "WHAT", "tiles, splits or seq=LO:HI[:xF] (from LO, times F = 2, to HI).");
-    value("--iters", "N", "Timed samples. Default: as many as the method needs, 30 or more.");
-    flag("--check", "Check the results, without timing.");
-    flag("--list", "List stages and variants, without running.");
-
-    group_ = "Output";
-    value("--json", "FILE", "Write the results as JSON; -: to standard output.");
-    value("--csv", "FILE", "Write the results as CSV; -: to standard output.");
-    if (program.is_ladder) {
-      option("--compare", "A.json B.json", "Set two results files side by side; runs nothing.")
-          ->expected(2);
-    }
-    app_.set_help_flag("-h,--help", "Print this and exit.")->group(group_);
-  }
-
-  // False after --help, which has been printed.
-  bool parse(int argc, const char* const* argv, const Program& program) {
-    try {
-      app_.parse(argc, const_cast<char**>(argv));
-    } catch (const CLI::CallForHelp&) {
-      std::string help = app_.help();
-      for (std::size_t at; (at = help.find("\n\n\n")) != help.npos;) help.erase(at, 1);
-      fmt::print("{}\n{}", help, footer(program));
-      return false;
-    } catch (const CLI::ArgumentMismatch& mismatch) {
-      const std::string what = mismatch.what();
-      throw usage_error(fmt::format("{} needs {}; see --help.", what.substr(0, what.find(':')),
-                                    what.starts_with("--compare") ? "two files" : "a value"));
-    } catch (const CLI::ParseError& failure) {
-      throw usage_error(
-          fmt::format("The options cannot be read ({}); see --help.", failure.what()));
-    }
-    for (const std::string& word : app_.remaining()) {
-      throw usage_error(fmt::format("{} is not an option of {}.{} See --help.", word, program.name,
-                                    nearest(word.substr(0, word.find('=')), known_)));
-    }
-    for (const auto& [name, words] : values_) {
-      for (const std::string& word : words) {
-        // "--json --check" must not write a file called --check.
-        if (word.empty() || word.starts_with("--")) {
-          throw usage_error(fmt::format("{} needs a value; see --help.", name));
-        }
-      }
-    }
-    return true;
-  }
-
-  bool has(const std::string& name) const {
-    const auto found = values_.find(name);
-    return found != values_.end() ? !found->second.empty() : flags_.at(name);
-  }
-  const std::string& text(const std::string& name) const { return values_.at(name).back(); }
-  const std::vector<std::string>& words(const std::string& name) const { return values_.at(name); }
-
-  // The names of a comma list; several options of one name add up.
-  std::vector<std::string> names(const std::string& name) const {
-    std::vector<std::string> all;
-    for (const std::string& list : words(name)) {
-      for (const std::string& word : split(list)) {
-        if (word.empty()) {
-          throw usage_error(fmt::format("{} {} has an empty name in it.", name, list));
-        }
-        if (std::find(all.begin(), all.end(), word) == all.end()) all.push_back(word);
-      }
-    }
-    return all;
-  }
-
-  int size(const std::string& name, int otherwise) const {
-    return has(name) ? parse_size(name, text(name)) : otherwise;
-  }
-
- private:
-  CLI::Option* option(const std::string& name, const std::string& placeholder,
-                      const std::string& help) {
-    known_.push_back(name);
-    return app_.add_option(name, values_[name], help)->type_name(placeholder)->group(group_);
-  }
-  // The last of several wins, as usual on a command line.
-  void value(const std::string& name, const std::string& placeholder, const std::string& help) {
-    option(name, placeholder, help)->expected(1)->take_last();
-  }
-  void list(const std::string& name, const std::string& placeholder, const std::string& help) {
-    option(name, placeholder, help)->expected(1)->take_all();
-  }
-  void flag(const std::string& name, const std::string& help) {
-    known_.push_back(name);
-    app_.add_flag(name, flags_[name], help)->group(group_);
-  }
-
-  static std::string footer(const Program& program);
-
-  CLI::App app_;
-  std::string group_;
-  std::vector<std::string> known_;
-  std::map<std::string, std::vector<std::string>> values_;
-  std::map<std::string, bool> flags_;
-};
-
-std::string CommandLine::footer(const Program& program) {
-  std::string text = "Configs (an option given beside --config overrides its value):\n";
-  for (const NamedProblem& named : published_configs()) {
-    text += fmt::format("  {:<20}{}\n", named.config, to_string(named.problem));
-  }
-  if (!program.variants.empty()) {
-    text += fmt::format("\nVariants: {}\n", fmt::join(program.variants, ", "));
-  }
-  const std::string shape = program.default_seq == 1 ? "--kv-seq 5000" : "--seq 1000 --full";
-  text += fmt::format(
-      "\nExamples:\n"
-      "  {0} --config hdim64_seq4k --json results.json\n"
-      "  {0} --heads 8 --kv-heads 2 {1} --dtype bf16 --check\n",
-      program.name, shape);
-  text +=
-      "\nExit codes: 0 right, 1 wrong result, 2 bad usage or unsupported problem, 77 no suitable "
-      "device.\n";
-  return text;
-}
 
 // ---------------------------------------------------------------------------------------------
 // Shapes
@@ -339,7 +121,8 @@ NamedProblem loaded_shape(const CommandLine& line, const Program& program) {
                                     line.text(option), folder.string(), size));
     }
   }
-  if (q.element_bytes == 2 && line.has("--dtype") && line.names("--dtype") != split("fp16")) {
+  if (q.element_bytes == 2 && line.has("--dtype") &&
+      line.names("--dtype") != std::vector<std::string>{"fp16"}) {
     throw usage_error(
         fmt::format("--dtype {} contradicts the files in {}, which hold f2, that is fp16; save "
                     "them as f4 to have them rounded.",
@@ -516,8 +299,9 @@ std::vector<NamedProblem> published_configs() {
 }
 
 std::optional<Options> parse_options(int argc, const char* const* argv, const Program& program) {
-  CommandLine line(program);
-  if (!line.parse(argc, argv, program)) return std::nullopt;
+  const std::optional<CommandLine> given = parse_command_line(argc, argv, program);
+  if (!given) return std::nullopt;
+  const CommandLine& line = *given;
 
   Options options;
   options.problems = parse_problems(line, program);
@@ -543,7 +327,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, const Pr
   if (line.has("--save")) options.save = line.text("--save");
   if (program.is_ladder) {
     if (line.has("--stage")) options.stages = line.names("--stage");
-    options.compare = line.words("--compare");
+    options.compare = line.values.at("--compare");
   }
   if (!options.save.empty()) check_save(options, program);
   check_outputs(options);

@@ -13,7 +13,8 @@ namespace al {
 std::string text_table(const Results& results);
 std::string to_json(const Results& results);
 std::string to_csv(const Results& results);
-Results read_results(const std::string& path);  // throws Error(usage): no file, not JSON, wrong schema
+Results read_results(
+    const std::string& path);  // throws Error(usage): no file, not JSON, wrong schema
 // Rows that both files have, side by side, with the ratio of their times.
 std::string compare_table(const Results& a, const Results& b);
 // --sweep tiles: rows are BLOCK_M, columns BLOCK_N, best thread count in each cell.

@@ -167,7 +167,7 @@ std::string legend(const Results& results) {
         "takes; without bank conflicts 1 for 4 bytes a thread, 4 for 16. barriers: of all blocks; "
         "shuffles: of all warps.";
   }
-  if (prior) text += " <: the stage before.";
+  if (prior) text += " <: the rung before, run beside it.";
   if (yardstick) text += " *: a yardstick, a library doing the same job.";
   return wrapped(text, 2);
 }

@@ -10,7 +10,7 @@ A pair of comments in a Markdown file says what stands between them:
 
         The lines of that file between "// [snippet coalesced]" and "// [/snippet]".
 
-    <!-- weave: table results=docs/results/nvidia-h200/01_naive_qk.json config=hdim64_seq4k
+    <!-- weave: table results=docs/results/h200/01_naive_qk.json config=hdim64_seq4k
          dtype=fp32 mask=full columns=variant,ms,prior,tflops,limit -->
     <!-- /weave -->
 
@@ -18,13 +18,13 @@ A pair of comments in a Markdown file says what stands between them:
         causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
         columns= may be left out.
 
-    <!-- weave: ladder gpu=nvidia-h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
+    <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
     <!-- /weave -->
 
         One row for each stage that has docs/results/GPU/STAGE.json: its best variant, with the
         first of the dtypes and masks that the stage was measured with.
 
-    <!-- weave: heat_map results=docs/results/nvidia-h200/01_naive_qk_tiles.json config=hdim64_seq4k
+    <!-- weave: heat_map results=docs/results/h200/01_naive_qk_tiles.json config=hdim64_seq4k
          dtype=fp32 mask=full -->
     <!-- /weave -->
 
@@ -113,7 +113,7 @@ def without_unit(ceiling):
 
 
 def variant_cell(row, _):
-    role = {"stage": "", "prior": " (stage before)", "yardstick": " (yardstick)"}[row["role"]]
+    role = {"stage": "", "prior": " (the rung before)", "yardstick": " (yardstick)"}[row["role"]]
     wrong = "" if "refused" in row or row["error"]["ok"] else " **wrong**"
     return f"`{row['variant']}`{role}{wrong}"
 
@@ -138,7 +138,8 @@ COLUMNS = {
     "tflops": ("TFLOP/s", lambda row, _: digits(row["tflops"])),
     "gbps": ("GB/s", lambda row, _: digits(row["gbps"])),
     "limit": ("% of ceiling",
-              lambda row, _: f"{100 * row['limit']['fraction']:.0f} % {without_unit(row['limit']['name'])}"),
+              lambda row, _: (f"{100 * row['limit']['fraction']:.0f} % "
+                              + without_unit(row["limit"]["name"]))),
     "predicted": ("predicted ms",
                   lambda row, _: f"{digits(row['predicted_ms'])} ({without_unit(row['predicted_by'])})"),
     "extra": ("extra MB", lambda row, _: digits(row["extra_bytes"] / 1e6)),
@@ -149,7 +150,8 @@ COLUMNS = {
                   lambda row, _: digits((row["counts"]["global_load_bytes"]
                                          + row["counts"]["global_store_bytes"]) / 1e6)),
     "sectors": ("sectors / request",
-                lambda row, _: digits(row["counts"]["global_sectors"] / row["counts"]["global_requests"])),
+                lambda row, _: digits(row["counts"]["global_sectors"]
+                                      / row["counts"]["global_requests"])),
     "wavefronts": ("wavefronts / request",
                    lambda row, _: digits(row["counts"]["shared_wavefronts"]
                                          / row["counts"]["shared_requests"])),
@@ -275,11 +277,11 @@ def ladder(root, arguments, page):
         own = own_rows(rows, stage)
         best = min(own, key=lambda row: row["ms"]["median"])
         prior = [row for row in rows if row["role"] == "prior"]
-        # The first stage of all is set against its own first rung.
+        # What ran beside it as the rung before; without one, the stage's own first rung.
         before = min(prior, key=lambda row: row["ms"]["median"]) if prior else own[0]
         ratio = "–"
         if before is not best:
-            called = before["stage"] if prior else before["variant"]
+            called = before["variant"] if before["stage"] == stage else before["stage"]
             ratio = f"{digits(before['ms']['median'] / best['ms']['median'])}× `{called}`"
         problem = results["problems"][index]
         link = os.path.relpath(stage, pathlib.PurePosixPath(page).parent)
@@ -417,7 +419,8 @@ def weave_page(root, path):
         try:
             body = ["", *woven(root, marker[1], page).split("\n"), ""]
             if body != lines[at:end]:
-                problems.append(f"{where}: differs from its source: weave: {' '.join(marker[1].split())}")
+                problems.append(f"{where}: differs from its source: weave: "
+                                + " ".join(marker[1].split()))
         except WeaveError as failure:
             problems.append(f"{where}: {failure}")
             body = lines[at:end]

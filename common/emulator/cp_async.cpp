@@ -19,14 +19,15 @@ void cp_async(void* to, const void* from, unsigned bytes, unsigned source_bytes)
                (misaligned(to) ? "to" : "from") + " an address that is no multiple of that, at " +
                line_of(copy.pc) + "\n",
            "the row length of the array on that side, in bytes");
+    return;
   }
   if (!w.shared.contains(reinterpret_cast<std::size_t>(to))) {
     w.fail("cp.async to something else than shared memory",
            "  thread:  " + w.name(w.current) + " at " + line_of(copy.pc) + "\n",
            "the order of the arguments: the destination comes first");
+    return;
   }
-  w.start_copy(copy);
-  w.current_thread().copies.push_back(copy);
+  if (w.start_copy(copy)) w.current_thread().copies.push_back(copy);
 }
 
 void cp_async_commit() {

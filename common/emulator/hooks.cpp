@@ -30,7 +30,7 @@ inline void hook(void* pointer, unsigned bytes, const void* pc, Direction direct
   if (!running || (direction == Direction::load && !running->watched)) return;
   const Entered entered;
   Worker& w = entered.worker;
-  if (number(pointer) % bytes != 0) misaligned(w, number(pointer), bytes, number(pc));
+  if (number(pointer) % bytes != 0) return misaligned(w, number(pointer), bytes, number(pc));
   w.access(number(pointer), bytes, number(pc), direction);
 }
 

@@ -40,6 +40,8 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
              line() + "  other:   another thread took " + array.name + ", " +
                  std::to_string(array.bytes) + " bytes\n",
              "the takes at the top of the kernel: every thread must make the same ones");
+      return nullptr;
+      return nullptr;
     }
     return shared.address(array);
   }
@@ -49,6 +51,7 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
            line() + "  sum:     " + std::to_string(shared.bytes_taken()) +
                " bytes, the launch asks for " + std::to_string(w.launch->grid.shared_bytes) + "\n",
            "shared_bytes<...>() at the launch: it must list every array that the kernel takes");
+    return nullptr;
   }
   return address;
 }
@@ -80,18 +83,17 @@ void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc, 
   }
 }
 
-void Worker::start_copy(const Copy& copy) {
+bool Worker::start_copy(const Copy& copy) {
   const auto to = reinterpret_cast<std::size_t>(copy.to);
   const auto from = reinterpret_cast<std::size_t>(copy.from);
   if (copy.source_bytes > 0) access(from, copy.source_bytes, copy.pc, Direction::load);
-  if (!watched) return;
+  if (!watched || failed_) return !failed_;
   log.add(Space::shared, Direction::store, copy.pc, current % 32, to, copy.bytes);
   const std::size_t offset = shared.offset_of(to);
   const SharedMemory::Finding finding =
       shared.start_copy(offset, copy.bytes, current, static_cast<std::uint32_t>(copy.pc));
-  if (finding.verdict != SharedMemory::Verdict::fine) {
-    fail_shared(finding, offset, copy.bytes, copy.pc, "starts a cp.async to");
-  }
+  return finding.verdict == SharedMemory::Verdict::fine ||
+         fail_shared(finding, offset, copy.bytes, copy.pc, "starts a cp.async to");
 }
 
 void Worker::land_copy(const Copy& copy) {
@@ -103,15 +105,15 @@ void Worker::land_copy(const Copy& copy) {
                    static_cast<std::uint32_t>(copy.pc));
 }
 
-void Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
+bool Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
                          std::size_t pc, const char* verb) {
   using Verdict = SharedMemory::Verdict;
   const SharedArray* array = shared.nearest(finding.offset);
   const std::string who = "  thread:  " + name(current, true) + " " + verb + " ";
   if (!array) {
-    fail("use of shared memory that was never taken",
-         who + "shared memory at " + line_of(pc) + "\n",
-         "where the pointer comes from: SharedArena::take gives arrays");
+    return fail("use of shared memory that was never taken",
+                who + "shared memory at " + line_of(pc) + "\n",
+                "where the pointer comes from: SharedArena::take gives arrays");
   }
   if (finding.verdict == Verdict::red_zone) {
     const std::string where =
@@ -119,40 +121,44 @@ void Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
             ? std::to_string(array->offset - offset) + " bytes before the start of "
             : "up to " + std::to_string(offset + bytes - array->offset - array->bytes) +
                   " bytes past the end of ";
-    fail("overrun of a shared array",
-         who + std::to_string(bytes) + " bytes, " + where + array->name + " (" +
-             std::to_string(array->bytes) + " bytes), at " + line_of(pc) + "\n",
-         "the index at that line, and the size the array was taken with");
+    return fail("overrun of a shared array",
+                who + std::to_string(bytes) + " bytes, " + where + array->name + " (" +
+                    std::to_string(array->bytes) + " bytes), at " + line_of(pc) + "\n",
+                "the index at that line, and the size the array was taken with");
   }
   const std::string here =
       who + place(array->name, offset - array->offset, bytes) + " at " + line_of(pc) + "\n";
   if (finding.verdict == Verdict::unwritten) {
-    fail("read of unwritten shared memory", here,
-         "the loop that should have filled it: which thread writes this element?");
+    return fail("read of unwritten shared memory", here,
+                "the loop that should have filled it: which thread writes this element?");
   }
   const std::string other = finding.earlier_thread < 0 ? std::string("several threads")
                                                        : name(finding.earlier_thread, true);
   const std::string line = line_of(whole_pc(pc, finding.earlier_pc)) + "\n";
   if (finding.verdict == Verdict::copy_in_flight) {
-    fail("use of shared memory while cp.async is on its way there",
-         here + "  earlier: " + other + " started the copy at " + line,
-         "the wait: cp_async_wait<N>() by the thread that copied, N counting the newer groups that "
-         "may stay on their way, then a barrier before others look");
+    return fail(
+        "use of shared memory while cp.async is on its way there",
+        here + "  earlier: " + other + " started the copy at " + line,
+        "the wait: cp_async_wait<N>() by the thread that copied, N counting the newer groups that "
+        "may stay on their way, then a barrier before others look");
   }
   const bool same_warp = finding.earlier_thread >= 0 && finding.earlier_thread / 32 == current / 32;
-  fail("race in shared memory",
-       here + "  earlier: " + other + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
-           line,
-       same_warp ? "what lies between these two lines: it needs a __syncwarp() or a "
-                   "__syncthreads() (a shuffle or a vote orders no memory)"
-                 : "what lies between these two lines: it needs a __syncthreads()");
+  return fail("race in shared memory",
+              here + "  earlier: " + other +
+                  (finding.earlier_wrote ? " wrote it at " : " read it at ") + line,
+              same_warp ? "what lies between these two lines: it needs a __syncwarp() or a "
+                          "__syncthreads() (a shuffle or a vote orders no memory)"
+                        : "what lies between these two lines: it needs a __syncthreads()");
 }
 
 void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes,
                            std::size_t pc, Direction direction, bool atomic) {
   const std::size_t offset = address - buffer.begin;
   const auto low_pc = static_cast<std::uint32_t>(pc);
-  if (offset + bytes > buffer.bytes) fail_illegal(address, bytes, pc, direction);
+  if (offset + bytes > buffer.bytes) {
+    fail_illegal(address, bytes, pc, direction);
+    return;
+  }
   if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
   if (atomic) launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
   const GlobalBuffer::Finding finding = direction == Direction::load && !atomic
@@ -166,6 +172,7 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
     fail("read of unwritten global memory", here,
          "the kernel or the copy that should have written " + buffer.name +
              " before this launch: which thread writes this element?");
+    return;
   }
   const std::string block =
       finding.earlier_serial == launch->serial
@@ -194,7 +201,7 @@ bool Worker::is_own(std::size_t address) const {
          is_index(address) || is_static(address);
 }
 
-void Worker::fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
+bool Worker::fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
                           Direction direction) {
   std::string nearest = "no buffer is near";
   std::size_t best = 1 << 20;
@@ -208,10 +215,11 @@ void Worker::fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
     if (before) nearest = "it is " + std::to_string(distance) + " bytes before " + buffer->name;
     nearest += " (" + std::to_string(buffer->bytes) + " bytes)";
   }
-  fail("access outside global memory",
-       "  thread:  " + name(current) + " " + verb(direction, false) + " " + std::to_string(bytes) +
-           " bytes at " + line_of(pc) + "\n  address: " + nearest + "\n",
-       "the index at that line, and the check that should keep it in range");
+  return fail("access outside global memory",
+              "  thread:  " + name(current) + " " + verb(direction, false) + " " +
+                  std::to_string(bytes) + " bytes at " + line_of(pc) + "\n  address: " + nearest +
+                  "\n",
+              "the index at that line, and the check that should keep it in range");
 }
 
 }  // namespace al::emulator

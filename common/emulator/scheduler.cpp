@@ -103,19 +103,19 @@ bool Worker::release_barrier() {
   }
   if (first < 0) return false;
   if (elsewhere >= 0) {
-    return failed("divergent barrier",
-                  "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
-                      "\n  other:   " + name(elsewhere) + " waits at " +
-                      to_string(thread(elsewhere).where) + "\n",
-                  "the branch that sent them to different barriers; all threads of a block must "
-                  "come to the same one");
+    return fail("divergent barrier",
+                "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
+                    "\n  other:   " + name(elsewhere) + " waits at " +
+                    to_string(thread(elsewhere).where) + "\n",
+                "the branch that sent them to different barriers; all threads of a block must "
+                "come to the same one");
   }
   if (ended >= 0) {
-    return failed("exited thread at a barrier",
-                  "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
-                      "\n  other:   " + name(ended) + " has returned and will never come\n",
-                  "an early return, or a loop that some threads leave sooner, before that line; "
-                  "let every thread come to the barrier and guard only the work");
+    return fail("exited thread at a barrier",
+                "  thread:  " + name(first) + " waits at " + to_string(thread(first).where) +
+                    "\n  other:   " + name(ended) + " has returned and will never come\n",
+                "an early return, or a loop that some threads leave sooner, before that line; "
+                "let every thread come to the barrier and guard only the work");
   }
   ++counts.barriers;
   shared.clocks.pass_barrier();
@@ -141,18 +141,12 @@ Votes barrier_vote(bool predicate, Where where) {
   return w.votes;
 }
 
-bool Worker::failed(const std::string& what, const std::string& details,
-                    const std::string& look_at) {
+bool Worker::fail(const std::string& what, const std::string& details, const std::string& look_at) {
+  if (failed_) return false;
   failed_ = true;
   report = what + "\n  kernel:  " + launch->grid.name + ", block " + to_string(block_index_) +
            "\n" + details + "  look at: " + look_at;
   return false;
-}
-
-void Worker::fail(const std::string& what, const std::string& details, const std::string& look_at) {
-  failed(what, details, look_at);
-  current_thread().fiber.suspend(true);
-  __builtin_unreachable();
 }
 
 std::string Worker::name(int i, bool with_lane) {

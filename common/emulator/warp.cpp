@@ -54,10 +54,10 @@ std::uint64_t call(Worker& w, WarpCall which, unsigned mask, Where where) {
   t.mask = mask;
   t.where = where;
   if (!(mask >> (w.current % 32) & 1)) {
-    w.fail("lane outside its own mask",
-           "  thread:  " + w.name(w.current, true) + " calls " + name_of(t) + " with mask " +
-               hex(mask) + " at " + to_string(where) + "\n",
-           "how the mask is made: it must name exactly the lanes that come to this line");
+    return w.fail("lane outside its own mask",
+                  "  thread:  " + w.name(w.current, true) + " calls " + name_of(t) + " with mask " +
+                      hex(mask) + " at " + to_string(where) + "\n",
+                  "how the mask is made: it must name exactly the lanes that come to this line");
   }
   w.wait(State::at_warp_call, where);
   return t.received;
@@ -86,10 +86,10 @@ std::uint64_t shuffle(Shuffle kind, unsigned mask, std::uint64_t bits, int argum
   t.argument = argument;
   t.width = width;
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
-    w.fail("shuffle of an impossible width",
-           "  thread:  " + w.name(w.current, true) + " asks for width " + std::to_string(width) +
-               " at " + to_string(where) + "\n",
-           "the width: it can be 1, 2, 4, 8, 16 or 32");
+    return w.fail("shuffle of an impossible width",
+                  "  thread:  " + w.name(w.current, true) + " asks for width " +
+                      std::to_string(width) + " at " + to_string(where) + "\n",
+                  "the width: it can be 1, 2, 4, 8, 16 or 32");
   }
   return call(w, WarpCall::shuffle, mask, where);
 }
@@ -141,12 +141,12 @@ bool Worker::complete_shuffle(int warp, unsigned mask) {
     Thread& t = thread(32 * warp + lane);
     const int source = source_lane(t, lane);
     if (!(mask >> source & 1)) {
-      return failed("shuffle from a lane that takes no part",
-                    "  thread:  " + name(32 * warp + lane, true) + " reads lane " +
-                        std::to_string(source) + " in " + name_of(t) + " at " + to_string(t.where) +
-                        "\n  mask:    " + hex(mask) + "\n",
-                    "the mask, the width and the lane asked for: what such a lane gives is "
-                    "undefined");
+      return fail("shuffle from a lane that takes no part",
+                  "  thread:  " + name(32 * warp + lane, true) + " reads lane " +
+                      std::to_string(source) + " in " + name_of(t) + " at " + to_string(t.where) +
+                      "\n  mask:    " + hex(mask) + "\n",
+                  "the mask, the width and the lane asked for: what such a lane gives is "
+                  "undefined");
     }
     t.received = thread(32 * warp + source).given;
   }
@@ -163,28 +163,28 @@ bool Worker::stuck(int warp) {
   for (unsigned rest = t.mask; rest != 0; rest &= rest - 1) {
     const int missing = 32 * warp + std::countr_zero(rest);
     if (missing >= thread_count) {
-      return failed("warp call names a lane that does not exist", here,
-                    "the block's size and the mask: the block has no lane " +
-                        std::to_string(missing % 32) + " in its last warp");
+      return fail("warp call names a lane that does not exist", here,
+                  "the block's size and the mask: the block has no lane " +
+                      std::to_string(missing % 32) + " in its last warp");
     }
     const Thread& other = thread(missing);
     const std::string who = "  other:   " + name(missing, true) + " ";
     if (other.state == State::exited) {
-      return failed("warp call names a dead lane", here + who + "has returned\n",
-                    "an early return before that line; return after the call, or leave the lane "
-                    "out of the mask");
+      return fail("warp call names a dead lane", here + who + "has returned\n",
+                  "an early return before that line; return after the call, or leave the lane "
+                  "out of the mask");
     }
     if (other.state == State::at_barrier) {
-      return failed("divergent warp call",
-                    here + who + "waits at the barrier at " + to_string(other.where) + "\n",
-                    "the branch that sent the lanes of one warp to different lines");
+      return fail("divergent warp call",
+                  here + who + "waits at the barrier at " + to_string(other.where) + "\n",
+                  "the branch that sent the lanes of one warp to different lines");
     }
     if (!same_call(other, t)) {
-      return failed("divergent warp call",
-                    here + who + "waits in " + name_of(other) + " at " + to_string(other.where) +
-                        " with mask " + hex(other.mask) + "\n",
-                    "the masks, and the branch that sent the lanes of one warp to different "
-                    "lines");
+      return fail("divergent warp call",
+                  here + who + "waits in " + name_of(other) + " at " + to_string(other.where) +
+                      " with mask " + hex(other.mask) + "\n",
+                  "the masks, and the branch that sent the lanes of one warp to different "
+                  "lines");
     }
   }
   __builtin_unreachable();  // then the call would have been completed

@@ -65,10 +65,10 @@ class Worker {
   // says what. `seed`: of the order of its threads. `watch`: check and count loads and stores.
   bool run_block(Launch& launch, std::uint64_t linear, std::uint64_t seed, bool watch);
 
-  // Ends the block with a report; called on a fiber, which never continues. `details`: lines of
-  // "  word: text\n".
-  [[noreturn]] void fail(const std::string& what, const std::string& details,
-                         const std::string& look_at);
+  // Ends the block with this report, unless it has one already; false. `details`: lines of
+  // "  word: text\n". On a fiber the kernel never continues: see Entered.
+  bool fail(const std::string& what, const std::string& details, const std::string& look_at);
+  bool failed() const { return failed_; }
 
   Thread& thread(int i) { return *threads_[i]; }
   Thread& current_thread() { return *threads_[current]; }
@@ -82,7 +82,7 @@ class Worker {
   void access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
               bool atomic = false);
   // A cp.async by the current thread starts, or has arrived.
-  void start_copy(const Copy& copy);
+  bool start_copy(const Copy& copy);  // false: it must not
   void land_copy(const Copy& copy);
 
   Launch* launch = nullptr;
@@ -104,19 +104,17 @@ class Worker {
   bool complete_shuffle(int warp, unsigned mask);
   bool release_barrier();
   bool stuck(int warp);
-  bool failed(const std::string& what, const std::string& details, const std::string& look_at);
   unsigned lanes_of(int warp) const;  // a mask: lanes that exist
   unsigned lanes_in(int warp, State state) const;
   GlobalBuffer* buffer_at(std::size_t address, std::size_t pc);
   bool is_own(std::size_t address) const;
   void access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
                      bool atomic);
-  [[noreturn]] void fail_shared(const SharedMemory::Finding& finding, std::size_t offset,
-                                unsigned bytes, std::size_t pc, const char* verb);
+  bool fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
+                   std::size_t pc, const char* verb);
   void access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes, std::size_t pc,
                      Direction direction, bool atomic);
-  [[noreturn]] void fail_illegal(std::size_t address, unsigned bytes, std::size_t pc,
-                                 Direction direction);
+  bool fail_illegal(std::size_t address, unsigned bytes, std::size_t pc, Direction direction);
   std::uint32_t draw();  // a random number
 
   std::uint64_t random_ = 0;
@@ -133,11 +131,15 @@ bool same_place(const Where& a, const Where& b);
 // the emulator itself is at work.
 extern constinit thread_local Worker* running;
 
-// Where a kernel has called the emulator. Functions of the C++ library that kernel files use too
-// may exist only once, with hooks; what they do in here is not the kernel's doing.
+// Stands wherever a kernel has called the emulator. Functions of the C++ library that kernel files
+// use too may exist only once, with hooks: what they do in here is not the kernel's doing. And a
+// kernel that has failed stops at the end of the call, when nothing is left to clean up.
 struct Entered {
   Entered() : worker(*running) { running = nullptr; }
-  ~Entered() { running = &worker; }
+  ~Entered() {
+    if (worker.failed()) worker.current_thread().fiber.suspend(true);
+    running = &worker;
+  }
   Worker& worker;
 };
 

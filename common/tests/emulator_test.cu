@@ -578,7 +578,8 @@ __global__ void overrun(int* out, int last) {
   auto& first = shared.take<int[40]>("first");
   auto& second = shared.take<int[40]>("second");
   second[threadIdx.x] = 7;
-  for (int i = 0; i <= last; ++i) first[i + threadIdx.x] = i;  // [overrun]
+  int* pointer = first;
+  for (int i = 0; i <= last; ++i) pointer[i] = i;  // [overrun]
   out[threadIdx.x] = second[threadIdx.x];
 }
 

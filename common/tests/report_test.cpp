@@ -176,7 +176,7 @@ TEST_CASE("text table of a GPU run") {
 
   CHECK(has(text, "01_naive_qk/cublas_fp32 *"));
   CHECK(has(text, "00_before/best <"));
-  CHECK(has(text, "<: the stage before."));
+  CHECK(has(text, "<: the rung before"));
   CHECK(has(text, "refused: shared_tiles keeps 320 KiB"));
   CHECK(has(line_with(text, "/shared_tiles"), "refused"));
   CHECK(has(text, "wrong: S[0, 3, 17, 5] is nan and should be 0.25"));
