@@ -195,6 +195,7 @@ void run_problem(const NamedProblem& named, const std::vector<Task>& tasks, cons
     }
   }
 
+  require_memory(p, workspace);
   progress.step("making inputs and the float64 oracle for " + to_string(p));
   const HostInputs inputs = options.load.empty() ? make_inputs(p, options.data, options.seed)
                                                  : load_inputs(options.load, p);

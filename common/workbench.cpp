@@ -17,6 +17,13 @@ std::string gigabytes(double bytes) {
 
 bool wants_lse(const Problem& p) { return p.operation == Operation::attention; }
 
+std::size_t lse_bytes_of(const Problem& p) { return wants_lse(p) ? p.q_rows() * sizeof(float) : 0; }
+
+// Bytes of one set of buffers: all that a run reads and writes.
+std::size_t set_bytes_of(const Problem& p, std::size_t workspace_bytes) {
+  return p.in_bytes() + p.out_bytes() + lse_bytes_of(p) + workspace_bytes;
+}
+
 // Reads the rows of `reference` out of a [q_rows, columns] tensor; neighbours in one copy.
 std::vector<float> read_rows(const DeviceBuffer& out, const std::vector<std::int64_t>& rows,
                              int columns, DType dtype) {
@@ -37,6 +44,16 @@ DType out_dtype(const Problem& p) {
 
 }  // namespace
 
+void require_memory(const Problem& problem, std::size_t workspace_bytes) {
+  const std::size_t bytes = set_bytes_of(problem, workspace_bytes), free = free_memory();
+  if (bytes <= free) return;
+  throw usage_error(to_string(problem) + " needs " + gigabytes(bytes) +
+                    " of device memory (inputs " + gigabytes(problem.in_bytes()) + ", result " +
+                    gigabytes(problem.out_bytes()) + ", workspace " + gigabytes(workspace_bytes) +
+                    ") and " + gigabytes(free) +
+                    " are free; choose a smaller --batch, --heads or --seq.");
+}
+
 Arguments Workbench::BufferSet::arguments() const {
   return {.q = q.data(),
           .k = k.data(),
@@ -49,17 +66,9 @@ Arguments Workbench::BufferSet::arguments() const {
 Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes)
     : problem_(problem) {
   const std::size_t element = bytes_of(problem.dtype);
-  const std::size_t lse_bytes = wants_lse(problem) ? problem.q_rows() * sizeof(float) : 0;
-  const std::size_t set_bytes =
-      problem.in_bytes() + problem.out_bytes() + lse_bytes + workspace_bytes;
+  const std::size_t lse_bytes = lse_bytes_of(problem);
+  const std::size_t set_bytes = set_bytes_of(problem, workspace_bytes);
   const std::size_t free = free_memory();
-  if (set_bytes > free) {
-    throw usage_error(to_string(problem) + " needs " + gigabytes(set_bytes) +
-                      " of device memory (inputs " + gigabytes(problem.in_bytes()) + ", result " +
-                      gigabytes(problem.out_bytes()) + ", workspace " + gigabytes(workspace_bytes) +
-                      ") and " + gigabytes(free) +
-                      " are free; choose a smaller --batch, --heads or --seq.");
-  }
   int sets = device().backend == "cuda" ? buffer_sets(set_bytes) : 1;  // rotation is for timing
   while (sets > 1 && sets * set_bytes > free / 2) --sets;
 

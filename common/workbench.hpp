@@ -12,10 +12,13 @@
 
 namespace al {
 
+// Throws Error(usage) when the device has not enough memory left for the problem. To be asked
+// before the inputs are made, which for such a problem would take minutes.
+void require_memory(const Problem& problem, std::size_t workspace_bytes);
+
 class Workbench {
  public:
-  // `workspace_bytes`: the largest any variant will ask for. Throws Error(usage), before anything
-  // is allocated, when it all needs more memory than the device has left.
+  // `workspace_bytes`: the largest any variant will ask for.
   Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes);
 
   // Runs once on poisoned outputs and compares with the oracle.

@@ -255,12 +255,14 @@ def table(root, arguments, page):
         problem = results["problems"][index]
         labels = {"config": problem["config"], "dtype": problem["dtype"], "mask": mask_of(problem)}
         for row in results["rows"]:
-            if row["problem"] == index:
+            if row["problem"] != index:
+                continue
+            if "refused" in row:
+                refused.append(f"\n\n`{row['variant']}` refused: {row['refused']}")
+            else:
                 lines.append([labels[key] for key in varying]
                              + [cell(make, row, results) for _, make in columns])
-                if "refused" in row:
-                    refused.append(f"\n\n`{row['variant']}` refused: {row['refused']}")
-    return markdown(titles, lines) + "".join(refused) + source(name, results, page)
+    return markdown(titles, lines) + "".join(dict.fromkeys(refused)) + source(name, results, page)
 
 
 def ladder(root, arguments, page):
@@ -276,13 +278,7 @@ def ladder(root, arguments, page):
         rows = timed_rows(results, index)
         own = own_rows(rows, stage)
         best = min(own, key=lambda row: row["ms"]["median"])
-        prior = [row for row in rows if row["role"] == "prior"]
-        # What ran beside it as the rung before; without one, the stage's own first rung.
-        before = min(prior, key=lambda row: row["ms"]["median"]) if prior else own[0]
-        ratio = "–"
-        if before is not best:
-            called = before["variant"] if before["stage"] == stage else before["stage"]
-            ratio = f"{digits(before['ms']['median'] / best['ms']['median'])}× `{called}`"
+        ratio = cell(COLUMNS["prior"][1], best, results)
         problem = results["problems"][index]
         link = os.path.relpath(stage, pathlib.PurePosixPath(page).parent)
         lines.append([f"[{stage}]({link}/)", f"`{best['variant']}`",

@@ -33,13 +33,14 @@ endfunction()
 
 # The same for files with kernels. Reports name their lines (-g); a float4 read from a float array
 # is legal CUDA but not legal C++. In the checked build every load and store calls a function of
-# ours (emulator/): g++ inserts the calls, its own ThreadSanitizer is never linked.
+# ours (emulator/): g++ inserts the calls, its own ThreadSanitizer is never linked. SRA would turn
+# a float4 load into four of 4 bytes, which a GPU does not.
 function(al_kernel_sources)
   al_cuda_sources(${ARGN})
   if(AL_BACKEND STREQUAL "emulator")
     set(options -g -fno-strict-aliasing -Wno-unknown-pragmas)  # #pragma unroll
     if(NOT AL_ASAN)
-      list(APPEND options -fsanitize=thread)
+      list(APPEND options -fsanitize=thread -fno-tree-sra)
     endif()
     set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${options}")
   endif()

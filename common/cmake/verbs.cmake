@@ -1,6 +1,8 @@
 # What the Makefile's rules are made of: set up, configure, build, run. Script mode.
 
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
+unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
+unset(ENV{MAKELEVEL})
 cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
 
 # al_choose_backend(backend): cuda when there is a GPU.

@@ -45,11 +45,6 @@ void Announcements::meet(std::size_t address, std::uint32_t serial, bool fenced,
   for (const std::uint32_t block : here) add(seen, block);
 }
 
-bool BlockIdentity::after(std::uint32_t earlier) const {
-  return earlier == serial || earlier < launch ||
-         std::binary_search(seen.begin(), seen.end(), earlier);
-}
-
 GlobalBuffer::GlobalBuffer(void* data, std::size_t size, const char* called)
     : begin(reinterpret_cast<std::size_t>(data)),
       bytes(size),
@@ -73,15 +68,20 @@ void GlobalBuffer::written_by_host(std::size_t offset, std::size_t count) {
 
 GlobalBuffer::Finding GlobalBuffer::read(std::size_t offset, unsigned count,
                                          const BlockIdentity& block, std::uint32_t pc) {
-  for (std::size_t at = offset; at < offset + count; ++at) {
-    const std::uint32_t writer = writer_[at];
-    if (writer == 0) return {Verdict::unwritten, at};
-    if (!block.after(serial(writer))) {
-      return {Verdict::race, at, true, serial(writer), write_pc_[at / 4]};
-    }
-    std::uint32_t& reader = reader_[at];
-    reader = (block.after(serial(reader)) ? block.serial : block.launch) << 1;
+  std::uint32_t* writer = &writer_[offset];
+  std::uint32_t* reader = &reader_[offset];
+  bool uniform = true;  // nearly always: then one byte stands for all
+  for (unsigned i = 1; i < count; ++i) {
+    uniform &= writer[i] == writer[0] && reader[i] == reader[0];
   }
+  for (unsigned i = 0; i < (uniform ? 1 : count); ++i) {
+    if (writer[i] == 0) return {Verdict::unwritten, offset + i};
+    if (!block.after(serial(writer[i]))) {
+      return {Verdict::race, offset + i, true, serial(writer[i]), write_pc_[(offset + i) / 4]};
+    }
+    reader[i] = (block.after(serial(reader[i])) ? block.serial : block.launch) << 1;
+  }
+  if (uniform) std::fill_n(reader, count, reader[0]);
   for (std::size_t word = offset / 4; word < (offset + count + 3) / 4; ++word) read_pc_[word] = pc;
   return {};
 }

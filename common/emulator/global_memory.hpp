@@ -5,6 +5,7 @@
 // that the second has seen. Blocks have serial numbers that grow from launch to launch.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -37,7 +38,10 @@ struct BlockIdentity {
   bool fenced = false;              // has called __threadfence
   std::vector<std::uint32_t> seen;  // blocks whose announcements it has seen
 
-  bool after(std::uint32_t earlier) const;
+  bool after(std::uint32_t earlier) const {
+    return earlier == serial || earlier < launch ||
+           (!seen.empty() && std::binary_search(seen.begin(), seen.end(), earlier));
+  }
 };
 
 class GlobalBuffer {

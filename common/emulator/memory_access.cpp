@@ -143,12 +143,13 @@ bool Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
         "may stay on their way, then a barrier before others look");
   }
   const bool same_warp = finding.earlier_thread >= 0 && finding.earlier_thread / 32 == current / 32;
-  return fail("race in shared memory",
-              here + "  earlier: " + other +
-                  (finding.earlier_wrote ? " wrote it at " : " read it at ") + line,
-              same_warp ? "what lies between these two lines: it needs a __syncwarp() or a "
-                          "__syncthreads() (a shuffle or a vote orders no memory)"
-                        : "what lies between these two lines: it needs a __syncthreads()");
+  return fail(
+      "race in shared memory",
+      here + "  earlier: " + other + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
+          line,
+      std::string("the way from the earlier line to this one, perhaps round a loop: it needs a ") +
+          (same_warp ? "__syncwarp() or a __syncthreads() (a shuffle or a vote orders no memory)"
+                     : "__syncthreads()"));
 }
 
 void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes,

@@ -47,7 +47,8 @@ std::string line_of(std::size_t pc) {
   for (char line[4096]; tool && std::fgets(line, sizeof line, tool.get());) {
     std::string found = line;
     found.erase(found.find_first_of(" \n"));  // the rest is "(discriminator 2)"
-    if (found[0] == '?' || found.find("common/emulator/cuda.hpp") != std::string::npos) continue;
+    const auto in = [&](const char* file) { return found.find(file) != std::string::npos; };
+    if (found[0] == '?' || in("common/emulator/cuda.hpp") || in("common/ptx/")) continue;
     lines += (lines.empty() ? "" : ", from ") + last_two_parts(found);
   }
   return lines.empty() ? unknown : lines;

@@ -742,6 +742,24 @@ TEST_CASE("a misaligned vector" NEEDS_HOOKS) {
                 [&] { run(5); });
 }
 
+__global__ void copies_from(const float* in, int offset) {
+  SharedArena shared;
+  auto& row = shared.take<float[4]>("row");
+  cp_async_16(&row[0], in + offset);  // [misaligned copy]
+  cp_async_commit();
+  cp_async_wait<0>();
+}
+
+TEST_CASE("a misaligned cp.async") {
+  Array<float> in(iota<float>(16), "in");
+  expect_report({"misaligned cp.async", "kernel:  copies_from, block (0,0,0)", "thread (0,0,0)",
+                 "16 bytes from an address", line("misaligned copy")},
+                [&] {
+                  launch(copies_from, {"copies_from", dim3(1), dim3(1), shared_bytes<float[4]>()},
+                         static_cast<const float*>(in.data()), 2);
+                });
+}
+
 TEST_CASE("launches that no GPU takes") {
   const auto refuse = [](dim3 grid, dim3 block, std::size_t bytes, const char* why) {
     try {
