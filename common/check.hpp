@@ -15,7 +15,7 @@ struct ErrorReport {
   double budget = 0;       // twice the plain implementation's `scaled`, plus epsilon
   double lse_max_abs = 0;  // attention with LSE: largest |lse - exact|
   bool ok = false;
-  std::string why;         // when not ok: the first wrong element, where it is, what it should be
+  std::string why;  // when not ok: the first wrong element, where it is, what it should be
 };
 
 // `result` is [rows, columns] for reference.rows; `lse` is [rows], or empty when not computed.

@@ -18,8 +18,8 @@ struct DeviceInfo {
   int sms = 0;                       // streaming multiprocessors
   std::size_t shared_per_block = 0;  // largest dynamic shared memory of a block, bytes (opt-in)
   std::size_t l2_bytes = 0;
-  std::string driver;                // "580.159.03"; empty under the emulator
-  std::string cuda;                  // toolkit the program was compiled with: "13.0"
+  std::string driver;  // "580.159.03"; empty under the emulator
+  std::string cuda;    // toolkit the program was compiled with: "13.0"
 };
 
 // The device in use. Throws Error(no_device), saying what was looked for, when there is none or

@@ -28,11 +28,11 @@ enum class Operation {
 struct Problem {
   Operation operation = Operation::attention;
   int batch = 1;
-  int heads = 8;     // Hq
-  int kv_heads = 8;  // Hkv, divides heads
-  int seq = 1024;    // Nq
-  int kv_seq = 1024; // Nkv
-  int head_dim = 64; // D
+  int heads = 8;      // Hq
+  int kv_heads = 8;   // Hkv, divides heads
+  int seq = 1024;     // Nq
+  int kv_seq = 1024;  // Nkv
+  int head_dim = 64;  // D
   DType dtype = DType::fp16;
   bool causal = true;
   double scale = 0.125;

@@ -22,16 +22,16 @@ struct Row {
   Problem problem;
   std::string refused;  // why it did not run; then nothing below is set
   std::optional<Benchmark> time;
-  std::optional<double> tflops, gbps;         // minimum_work over the median time
-  std::optional<Limit> limit;                 // the ceiling that binds the problem
-  std::optional<double> limit_fraction;       // limit.ms / median
-  std::optional<double> predicted_ms;         // from the variant's own cost
-  std::string predicted_by;                   // which ceiling the prediction names
-  std::size_t extra_bytes = 0;                // workspace
+  std::optional<double> tflops, gbps;    // minimum_work over the median time
+  std::optional<Limit> limit;            // the ceiling that binds the problem
+  std::optional<double> limit_fraction;  // limit.ms / median
+  std::optional<double> predicted_ms;    // from the variant's own cost
+  std::string predicted_by;              // which ceiling the prediction names
+  std::size_t extra_bytes = 0;           // workspace
   ErrorReport error;
-  std::string prior;                          // what ratio_to_prior is against: "stage/variant"
-  std::optional<double> ratio_to_prior;       // prior ms / this ms
-  std::optional<Counts> counts;               // emulator only
+  std::string prior;                     // what ratio_to_prior is against: "stage/variant"
+  std::optional<double> ratio_to_prior;  // prior ms / this ms
+  std::optional<Counts> counts;          // emulator only
 };
 
 struct Results {
