@@ -142,10 +142,11 @@ Block make_block(const Rows& rows) {
 
 // Explains the columns and marks that this table has, and no others.
 std::string legend(const Results& results) {
-  bool times = false, counts = false, prior = false, yardstick = false;
+  bool times = false, counts = false, sampled = false, prior = false, yardstick = false;
   for (const Row& row : results.rows) {
     times = times || row.time;
     counts = counts || row.counts;
+    sampled = sampled || (row.counts && row.counts->checked_blocks < row.counts->blocks);
     prior = prior || row.role == Role::prior;
     yardstick = yardstick || row.role == Role::yardstick;
   }
@@ -166,6 +167,11 @@ std::string legend(const Results& results) {
         "to global memory touches. wavefronts/request: passes that its access to shared memory "
         "takes; without bank conflicts 1 for 4 bytes a thread, 4 for 16. barriers: of all blocks; "
         "shuffles: of all warps.";
+  }
+  if (sampled) {
+    text +=
+        " Memory was watched in a sample of the blocks and the counts scaled to all; set "
+        "AL_EMULATOR_CHECKED_BLOCKS=0 to watch every block.";
   }
   if (prior) text += " <: the rung before, run beside it.";
   if (yardstick) text += " *: a yardstick, a library doing the same job.";
