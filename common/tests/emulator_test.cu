@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/buffer.hpp"
+#include "common/emulator/access_log.hpp"
 #include "common/emulator/launch.hpp"
 #include "common/error.hpp"
 #include "common/launch.cuh"
@@ -773,6 +774,21 @@ TEST_CASE("launches that no GPU takes") {
   refuse(dim3(1), dim3(1025), 0, "1025 threads");
   refuse(dim3(1, 65536), dim3(1), 0, "65536");
   refuse(dim3(1), dim3(1), 300 << 10, "307200 bytes");
+}
+
+TEST_CASE("passes of 16-byte accesses: a quarter of a warp, or half of it in pairs") {
+  const auto passes = [](auto word_of_lane, std::uint32_t mask = 0xffffffff) {
+    std::array<std::uint32_t, 32> address;
+    for (int lane = 0; lane < 32; ++lane) address[lane] = 16 * word_of_lane(lane);
+    return emulator::wavefronts(address, mask, 16);
+  };
+  CHECK(passes([](int lane) { return lane; }) == 4);      // 512 bytes
+  CHECK(passes([](int) { return 7; }) == 2);              // one address
+  CHECK(passes([](int lane) { return lane / 2; }) == 2);  // chapter 01's K: neighbours agree
+  CHECK(passes([](int lane) { return lane / 4 * 2 + lane % 2; }) == 2);  // n and n + 2 agree
+  CHECK(passes([](int lane) { return lane % 16; }) == 4);                // dealt row by row
+  CHECK(passes([](int lane) { return lane; }, 0x000000ff) == 1);
+  CHECK(passes([](int lane) { return 8 * lane; }) == 32);  // eight lanes want the same banks
 }
 
 }  // namespace
