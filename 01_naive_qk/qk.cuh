@@ -78,11 +78,10 @@ __global__ void qk_coalesced(const T* Q, const T* K, float* S, KernelShape shape
 // [/snippet]
 
 // Rung 3. TILE x TILE scores a block, one a thread; D is walked in chunks of TILE. A block is 1024
-// threads: asking for two on an SM holds each thread to 32 registers, and one block computes while
-// the other waits at a barrier.
-// [snippet shared_tiles]
+// threads: at 32 registers each, two of them fit on an SM, and one computes while the other waits
+// at a barrier. [snippet shared_tiles]
 template <typename T, int TILE>
-__global__ void __launch_bounds__(TILE* TILE, 2)
+__global__ void __maxnreg__(32)
     qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape shape) {
   const auto [bh, row0, col0] = tile_position(shape, TILE, TILE);
   if (col0 >= shape.visible_keys(min(row0 + TILE, shape.Nq) - 1)) return;  // all masked
@@ -117,6 +116,7 @@ __global__ void __launch_bounds__(TILE* TILE, 2)
 }
 // [/snippet]
 
+// [snippet register_tiles]
 // Rung 4. BLOCK_M x BLOCK_N scores a block, TM x TN a thread, so that one float4 of Q and one of K
 // from shared memory feed 4·TN or 4·TM multiply-adds instead of 4.
 //
@@ -134,14 +134,13 @@ __global__ void __launch_bounds__(TILE* TILE, 2)
 //
 // A row of shared memory is padded to BLOCK_D + 4 words, which puts eight neighbouring rows 4 banks
 // apart: eight float4 cover all 32 banks once.
-// [snippet register_tiles]
 template <typename T, int BLOCK_M, int BLOCK_N, int BLOCK_D, int TM, int TN>
 struct QKTile {
   static constexpr int THREADS_M = BLOCK_M / TM, THREADS_N = BLOCK_N / TN;
   static constexpr int THREADS = THREADS_M * THREADS_N;
   static_assert(THREADS_M % 2 == 0, "lanes are dealt in pairs of rows");
   // 512 threads an SM leave each 128 registers: 64 scores, 32 of Q, and the rest for K and indices.
-  // Left to itself the compiler takes 254, and one block an SM cannot hide its own loads.
+  // Left to itself the compiler takes 254, and half as many blocks hide half as well.
   static constexpr int BLOCKS_PER_SM = TM * TN <= 64 ? 512 / THREADS : 256 / THREADS;
   using Q_tile = float[BLOCK_M][BLOCK_D + 4];
   using K_tile = float[BLOCK_N][BLOCK_D + 4];

@@ -9,6 +9,26 @@
 namespace al {
 namespace {
 
+// [snippet choose]
+// Large tiles reuse more, small ones give every SM something to do: large once there are two waves
+// of them, four blocks an SM.
+bool large_tiles(const Problem& p) {
+  const std::int64_t tiles =
+      std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 64) * ceil_div(p.kv_seq, 128);
+  return p.head_dim >= 32 && tiles >= 2 * 4 * device().sms;
+}
+
+void launch_best_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
+  if (p.head_dim == 16) {
+    launch_register_tiles<64, 64, 16, 8, 4>(p, a, stream);
+  } else if (large_tiles(p)) {
+    launch_register_tiles<64, 128, 32, 8, 8>(p, a, stream);
+  } else {
+    launch_register_tiles<64, 64, 32, 8, 4>(p, a, stream);
+  }
+}
+// [/snippet]
+
 // Scores computed, masked ones inside visible tiles included: whole tiles, clipped to the matrix.
 double computed_scores(const Problem& p, int block_m, int block_n) {
   double scores = 0;
@@ -45,11 +65,15 @@ Cost cost_shared_tiles(const Problem& p) {
   return cost(p, computed_scores(p, 32, 32),
               ceil_div(p.head_dim, 32) * (bring_in + read_K + read_Q) + store);
 }
-// A warp holds 2 x 16 threads of 8 x 8 scores: 64 times 32. For four d it reads eight float4 of Q
-// and eight of K, two passes each; its stores go to two rows at once.
+// A warp holds 2 x 16 threads with TM x TN scores each. For 32 d each thread brings in its share of
+// the tiles, 4 passes to load and 4 to store 16 bytes; for four d it reads TM float4 of Q and TN of
+// K, 2 passes each; a store goes to two rows at once.
 Cost cost_register_tiles(const Problem& p) {
-  const double reads = p.head_dim / 4.0 * (8 * 2 + 8 * 2) / 64, store = 2;
-  return cost(p, computed_scores(p, 64, 128), reads + store);
+  const int block_m = 64, block_n = large_tiles(p) ? 128 : 64, TM = 8, TN = large_tiles(p) ? 8 : 4;
+  const double scores = TM * TN, threads = block_m * block_n / scores;
+  const double bring_in = p.head_dim / 32.0 * (block_m + block_n) * 8 / threads * (4 + 4);
+  const double reads = p.head_dim / 4.0 * (TM * 2 + TN * 2);
+  return cost(p, computed_scores(p, block_m, block_n), (bring_in + reads) / scores + 2);
 }
 // [/snippet]
 
@@ -62,22 +86,6 @@ std::string refuse_any(const Problem& p, const DeviceInfo&) {
     return "one head's Q or K would have more than 2^31 - 1 elements";
   return "";
 }
-
-// [snippet choose]
-// Large tiles reuse most, small ones give every SM something to do.
-void launch_best_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
-  const std::int64_t large_tiles =
-      std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 128) * ceil_div(p.kv_seq, 128);
-  const bool large = large_tiles >= 2 * 2 * device().sms;  // two waves of two blocks an SM
-  if (p.head_dim == 16) {
-    launch_register_tiles<64, 64, 16, 8, 4>(p, a, stream);
-  } else if (large) {
-    launch_register_tiles<64, 128, 32, 8, 8>(p, a, stream);
-  } else {
-    launch_register_tiles<64, 64, 32, 8, 4>(p, a, stream);
-  }
-}
-// [/snippet]
 
 constexpr Variant kVariants[] = {
     {.name = "uncoalesced",

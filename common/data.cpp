@@ -122,6 +122,7 @@ float round_to(DType dtype, float value) {
 
 std::vector<std::byte> encode(DType dtype, const std::vector<float>& values) {
   std::vector<std::byte> bytes(values.size() * bytes_of(dtype));
+  if (bytes.empty()) return bytes;  // memcpy may not be given its null pointer
   if (dtype == DType::fp32) {
     std::memcpy(bytes.data(), values.data(), bytes.size());
     return bytes;

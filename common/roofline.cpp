@@ -55,7 +55,7 @@ std::optional<Limit> predict(const Cost& cost, const Ceilings& ceilings) {
       {"FFMA TFLOP/s", cost.ffma_flops, ceilings.ffma_tflops, kTera},
       {"tensor TFLOP/s", cost.tensor_flops, ceilings.tensor_tflops, kTera},
       {"copy GB/s", cost.dram_bytes, ceilings.copy_gbps, kGiga},
-      {"shared GB/s", cost.shared_wavefronts * kWavefrontBytes, ceilings.shared_gbps, kGiga},
+      {"load/store GB/s", cost.shared_wavefronts * kWavefrontBytes, ceilings.shared_gbps, kGiga},
   });
 }
 

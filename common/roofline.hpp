@@ -26,7 +26,7 @@ double copy_gbps_at(std::size_t bytes);
 
 // The ceiling that binds a piece of work: its name, its value, and the time it allows.
 struct Limit {
-  std::string name;  // "copy GB/s", "FFMA TFLOP/s", "tensor TFLOP/s", "shared GB/s"
+  std::string name;  // "copy GB/s", "FFMA TFLOP/s", "tensor TFLOP/s", "load/store GB/s"
   double value = 0;
   double ms = 0;
 };

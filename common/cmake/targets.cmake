@@ -38,7 +38,7 @@ endfunction()
 function(al_kernel_sources)
   al_cuda_sources(${ARGN})
   if(AL_BACKEND STREQUAL "emulator")
-    set(options -g -fno-strict-aliasing -Wno-unknown-pragmas)  # #pragma unroll
+    set(options -g -fno-strict-aliasing -fno-threadsafe-statics -Wno-unknown-pragmas)  # #pragma unroll
     if(NOT AL_ASAN)
       list(APPEND options -fsanitize=thread -fno-tree-sra)
     endif()

@@ -79,7 +79,7 @@ TEST_CASE("the prediction is the slowest of the costs") {
   CHECK(predict(cost, made_up())->name == "copy GB/s");
   CHECK(predict(cost, made_up())->ms == doctest::Approx(2));
   cost.shared_wavefronts = 1e9;  // 128e9 bytes: 4 ms
-  CHECK(predict(cost, made_up())->name == "shared GB/s");
+  CHECK(predict(cost, made_up())->name == "load/store GB/s");
   CHECK(predict(cost, made_up())->ms == doctest::Approx(4));
   cost.tensor_flops = 8000e9;  // 10 ms
   CHECK(predict(cost, made_up())->name == "tensor TFLOP/s");
