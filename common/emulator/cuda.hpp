@@ -17,6 +17,7 @@
 #include "common/emulator/launch.hpp"
 
 #define __launch_bounds__(...)
+#undef __maxnreg__
 #define __maxnreg__(...)
 #undef __shared__
 #define __shared__ _Pragma("GCC error \"Take shared memory from a SharedArena, not __shared__.\"")

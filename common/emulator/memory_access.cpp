@@ -187,6 +187,11 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
        "or __threadfence() and an atomic between the two, or two launches");
 }
 
+void Worker::hear(std::size_t address, std::size_t pc) {
+  if (!kHooks || !buffer_at(address, pc)) return;
+  launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
+}
+
 GlobalBuffer* Worker::buffer_at(std::size_t address, std::size_t pc) {
   GlobalBuffer*& recent = recent_[pc / 4 % recent_.size()];
   if (recent && recent->contains(address)) return recent;

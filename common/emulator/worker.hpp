@@ -81,6 +81,8 @@ class Worker {
   // A load, store or atomic by the current thread.
   void access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
               bool atomic = false);
+  // After an atomic: what the blocks before it announced there is known to this block from now on.
+  void hear(std::size_t address, std::size_t pc);
   // A cp.async by the current thread starts, or has arrived.
   bool start_copy(const Copy& copy);  // false: it must not
   void land_copy(const Copy& copy);
