@@ -32,6 +32,7 @@ TilePoint point() {
           .variant = {.name = name.c_str(),
                       .idea = idea.c_str(),
                       .prior = nullptr,
+                      .operation = Operation::scores,
                       .refuse = refuse_tile,
                       .workspace = nullptr,
                       .cost = nullptr,

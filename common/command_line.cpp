@@ -79,12 +79,13 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
   value("--data", "KIND", "normal, or outliers: one element in 1024 is 20 times larger.");
   value("--seed", "N", "Seed of the test data. Default: 1.");
   value("--load", "DIR",
-        program.operation == Operation::scores
-            ? "Read q.npy and k.npy (f2 or f4, C order); they set the shape."
-            : "Read q.npy, k.npy and v.npy (f2 or f4, C order); they set the shape.");
+        fmt::format(
+            "Read {} (f2 or f4, C order); they set the shape.",
+            reads(program.operation, Tensor::v) ? "q.npy, k.npy and v.npy" : "q.npy and k.npy"));
   value("--save", "DIR",
-        program.operation == Operation::scores ? "Write the result to s.npy."
-                                               : "Write the results to o.npy and lse.npy.");
+        program.operation == Operation::scores
+            ? "Write the result to s.npy."
+            : "Write the result: s.npy, p.npy or o.npy; with all of attention also lse.npy.");
 
   group = "What to run";
   if (program.is_ladder) list("--stage", "NAME[,...]", "These stages only. Default: all.");

@@ -31,6 +31,10 @@ enum class Operation {
 
 enum class Tensor { q, k, v, s, p };  // what an operation can read
 
+inline constexpr Operation kOperations[] = {Operation::scores, Operation::softmax,
+                                            Operation::probabilities, Operation::pv,
+                                            Operation::attention};
+
 const char* to_string(Operation operation);  // "scores", "softmax", …
 bool reads(Operation operation, Tensor tensor);
 

@@ -117,7 +117,10 @@ TEST_CASE("the published shapes are those of the contract") {
         "decode_128k: B1 H16 N1 Nkv131072 D64 fp16 full\n"
         "decode_8k_gqa: B1 H32 Hkv8 N1 Nkv8192 D128 fp16 full\n"
         "decode_64k_gqa: B1 H32 Hkv8 N1 Nkv65536 D128 fp16 full\n"
-        "decode_128k_gqa: B1 H32 Hkv8 N1 Nkv131072 D128 fp16 full\n");
+        "decode_128k_gqa: B1 H32 Hkv8 N1 Nkv131072 D128 fp16 full\n"
+        "softmax_1k: B1 H16 N1024 D64 fp16 full\n"
+        "softmax_4k: B1 H4 N4096 D64 fp16 full\n"
+        "softmax_8k: B1 H2 N8192 D64 fp16 full\n");
 }
 
 TEST_CASE("every combination of config, dtype and mask, in that order") {

@@ -312,7 +312,7 @@ TEST_CASE("CSV: a header, and a line of as many fields for each row") {
   for (const std::string& line : all) CHECK(fields(line) == fields(all[0]));
   CHECK(fields(lines(to_csv(emulator_results()))[2]) == fields(all[0]));
   CHECK(
-      has(all[1], "cuda,NVIDIA H200,01_naive_qk,naive,stage,hdim64_seq4k,fp32,false,4,32,32,4096"));
+      has(all[1], "cuda,NVIDIA H200,01_naive_qk,naive,stage,hdim64_seq4k,fp32,false,scores,4,32,32,4096"));
   CHECK(has(all[1], ",events,612.5,600.25,630.875,30,"));
   CHECK(has(all[6], ",\"shared_tiles keeps 320 KiB in shared memory, and"));
 }
