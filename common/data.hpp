@@ -17,8 +17,8 @@ enum class Distribution {
 // The inputs on the host, as fp32 values already rounded to problem.dtype, so that the oracle and
 // the kernel start from the same numbers. What the operation does not read is empty. S and P are
 // never held here, for they can be larger than the host's memory: fill_on_device and input_row
-// make the same numbers of them where they are needed. S is like Q, and with outliers one entry in
-// 16 is -inf; P is uniform in [0, 1).
+// make the same numbers of them where they are needed. S is like Q, but its outliers are 64
+// times larger, and with them one entry in 16 is -inf; P is uniform in [0, 1).
 struct HostInputs {
   std::vector<float> q, k, v;
   Distribution distribution = Distribution::normal;

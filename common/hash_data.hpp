@@ -57,8 +57,9 @@ AL_HOST_DEVICE inline float uniform(const WordStream& words, std::uint64_t index
 }
 
 // The elements of one tensor, before they are rounded to its dtype. P is uniform, the others are
-// normal. With `outliers` one element in 1024 is 20 times as large, except in P, and one in 16 of S
-// is -inf, as an additive mask would leave it.
+// normal. With `outliers` one element in 1024 of Q, K and V is 20 times as large, and one of S 64
+// times, which is beyond what exp can take; one in 16 of S is -inf, as an additive mask would leave
+// it.
 class TensorData {
  public:
   TensorData(Tensor tensor, std::uint64_t seed, bool outliers)
@@ -73,7 +74,8 @@ class TensorData {
     if (!outliers_) return value;
     const std::uint64_t word = outlier_words_[index];
     if (tensor_ == Tensor::s && word % 16 == 1) return -INFINITY;
-    return word % 1024 == 0 ? 20 * value : value;
+    const float factor = word % 1024 != 0 ? 1 : tensor_ == Tensor::s ? 64 : 20;
+    return factor * value;
   }
 
  private:

@@ -21,6 +21,10 @@ const Program stage{.name = "01_naive_qk",
                     .title = "S = scale Q K^T on CUDA cores",
                     .operation = Operation::scores,
                     .variants = {"naive", "coalesced", "shared_tiles", "register_tiles"}};
+const Program softmax{.name = "02_softmax",
+                      .title = "P = softmax(S)",
+                      .operation = Operation::probabilities,
+                      .variants = {"online"}};
 const Program attention{.name = "04_fused_v1", .title = "One kernel", .variants = {"fused"}};
 const Program ladder{
     .name = "ladder", .title = "Every stage", .variants = {"fused"}, .is_ladder = true};
@@ -322,6 +326,9 @@ TEST_CASE("--load: the files hold the shape") {
   CHECK(has(complaint({"--load", in}, attention), {"v.npy", "does not exist"}));
   write_tensor(v, {2, 3, 7, 32});
   CHECK(one({"--load", in}, attention).kv_seq == 7);
+  fs::remove(v);
+  CHECK(one({"--load", in}, softmax).kv_seq == 7);  // two steps of three: no V either
+  write_tensor(v, {2, 3, 7, 32});
 
   // f4 is rounded to --dtype, and an option that agrees is no contradiction.
   CHECK(one({"--load", in, "--dtype", "bf16", "--seq", "5", "--full"}).dtype == DType::bf16);
