@@ -71,7 +71,8 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
                                  : "Keys of a sequence, Nkv. Default: --seq.");
   value("--head-dim", "N", "Elements of a head, D: 16, 32, 64, 128 or 256.");
   list("--dtype", "TYPE[,...]", "fp32, fp16 or bf16. Default: fp16.");
-  flag("--causal", "Query i sees keys j <= i + Nkv - Nq. Default, except where a config says full.");
+  flag("--causal",
+       "Query i sees keys j <= i + Nkv - Nq. Default, except where a config says full.");
   flag("--full", "Every query sees every key. With --causal: both, one after the other.");
   value("--scale", "X", "Factor of the scores. Default: 1/sqrt(D).");
 

@@ -121,22 +121,6 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
   }
 }
 
-// Sets every row beside its prior, among rows of the same sizes. They may compute different things:
-// a pipeline is timed against the pipeline that stops one step before.
-void relate_to_priors(std::span<Row> rows) {
-  for (Row& row : rows) {
-    const auto is_prior = [&](const Row& other) {
-      return other.time && other.stage + "/" + other.variant == row.prior;
-    };
-    const auto prior = std::ranges::find_if(rows, is_prior);
-    if (row.time && prior != rows.end()) {
-      row.ratio_to_prior = prior->time->primary.median_ms / row.time->primary.median_ms;
-    } else {
-      row.prior.clear();
-    }
-  }
-}
-
 // The problems of --sweep seq: each problem at every length from low to high.
 std::vector<NamedProblem> spread_over_lengths(const Options& options) {
   std::vector<NamedProblem> problems;
