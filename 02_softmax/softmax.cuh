@@ -453,8 +453,10 @@ void launch_online_with(const Problem& p, const Arguments& a, Stream stream) {
   });
 }
 
-// A long row keeps a large block busy; for a short one most of its threads would have nothing.
+// A block is as large as the row can keep busy: with 32 threads, one chunk of all of them is 1024
+// entries of fp16.
 inline void launch_online(const Problem& p, const Arguments& a, Stream stream) {
+  if (p.kv_seq <= 1024) return launch_online_with<32>(p, a, stream);
   if (p.kv_seq <= 8192) return launch_online_with<128>(p, a, stream);
   return launch_online_with<512>(p, a, stream);
 }

@@ -28,8 +28,11 @@ Cost cost(const Problem& p, double entries_per_wavefront, double passes) {
 
 // The load/store unit: a warp moves an entry a lane at a time, or 16 bytes a lane in four passes.
 Cost cost_three_pass(const Problem& p) { return cost(p, 32, 3 + 1); }
-Cost cost_one_pass(const Problem& p) { return cost(p, 128.0 / bytes_of(p.score_dtype()), 1 + 1); }
 Cost cost_online(const Problem& p) { return cost(p, 128.0 / bytes_of(p.score_dtype()), 2 + 1); }
+Cost cost_one_pass(const Problem& p) {
+  if (p.kv_seq > kLongestRowInRegisters) return cost_online(p);
+  return cost(p, 128.0 / bytes_of(p.score_dtype()), 1 + 1);
+}
 // [/snippet]
 
 // --- pipeline: Q, K → P -------------------------------------------------------------------------
