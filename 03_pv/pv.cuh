@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(TILE* TILE, kThreadsPerSM / (TILE * TILE))
     __syncthreads();  // the tiles are complete before anyone reads them
 
     if (k0 + TILE <= visible) {
-#pragma unroll 16
+#pragma unroll
       for (int c = 0; c < TILE; ++c) sum += P_smem[ty][c] * V_smem[c][tx];
     } else {
 #pragma unroll 1

@@ -21,8 +21,8 @@ std::string refuse_tile(const Problem& p, const DeviceInfo&) {
 template <int BLOCK_M, int BLOCK_N, int BLOCK_K, int TM, int TN>
 TilePoint point() {
   constexpr int THREADS = BLOCK_M / TM * (BLOCK_N / TN);
-  static const std::string name = std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" +
-                                  std::to_string(BLOCK_K) + "x" + std::to_string(THREADS);
+  static const std::string name = "keys" + std::to_string(BLOCK_K) + "_" + std::to_string(BLOCK_M) +
+                                  "x" + std::to_string(BLOCK_N) + "x" + std::to_string(THREADS);
   static const std::string idea =
       std::to_string(TM) + " x " + std::to_string(TN) + " outputs a thread";
   return {.block_m = BLOCK_M,
