@@ -19,7 +19,7 @@
 #include "common/stage.hpp"
 #include "common/vector.cuh"
 
-namespace al {
+namespace al::qk {
 
 // [snippet dot]
 // One score: the plain dot product both first rungs share.
@@ -272,4 +272,4 @@ void launch_register_tiles(const Problem& p, const Arguments& a, Stream stream) 
   });
 }
 
-}  // namespace al
+}  // namespace al::qk

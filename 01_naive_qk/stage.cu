@@ -9,6 +9,8 @@
 namespace al {
 namespace {
 
+using namespace qk;
+
 // [snippet choose]
 // Large tiles reuse more, small ones give every SM something to do: large once there are two waves
 // of them, four blocks an SM.
@@ -91,6 +93,7 @@ constexpr Variant kVariants[] = {
     {.name = "uncoalesced",
      .idea = "one thread a score, a warp down a column",
      .prior = nullptr,
+     .operation = Operation::scores,
      .refuse = refuse_any,
      .workspace = nullptr,
      .cost = cost_uncoalesced,
@@ -98,6 +101,7 @@ constexpr Variant kVariants[] = {
     {.name = "coalesced",
      .idea = "one thread a score, a warp along a row",
      .prior = "uncoalesced",
+     .operation = Operation::scores,
      .refuse = refuse_any,
      .workspace = nullptr,
      .cost = cost_coalesced,
@@ -105,6 +109,7 @@ constexpr Variant kVariants[] = {
     {.name = "shared_tiles",
      .idea = "32 x 32 tiles of Q and K in shared memory",
      .prior = "coalesced",
+     .operation = Operation::scores,
      .refuse = refuse_any,
      .workspace = nullptr,
      .cost = cost_shared_tiles,
@@ -112,6 +117,7 @@ constexpr Variant kVariants[] = {
     {.name = "register_tiles",
      .idea = "8 x 8 scores a thread, 16-byte loads",
      .prior = "shared_tiles",
+     .operation = Operation::scores,
      .refuse = refuse_any,
      .workspace = nullptr,
      .cost = cost_register_tiles,
@@ -127,6 +133,7 @@ const Stage stage_01_naive_qk{.name = "01_naive_qk",
                               .operation = Operation::scores,
                               .prior = nullptr,
                               .variants = kVariants,
-                              .best = best};
+                              .best = best,
+                              .yardsticks = {}};
 
 }  // namespace al

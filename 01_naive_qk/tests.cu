@@ -6,6 +6,7 @@
 #include "common/tests/stage_checks.hpp"
 
 using namespace al;
+using namespace al::qk;
 
 TEST_CASE("every rung is right on every awkward shape, in every dtype") {
   for (Problem p : awkward_shapes(Operation::scores)) {
@@ -33,6 +34,7 @@ TEST_CASE("tiles that are not square, causal and full") {
   const Variant wide{.name = "32x128",
                      .idea = "",
                      .prior = nullptr,
+                     .operation = Operation::scores,
                      .refuse = supported,
                      .workspace = nullptr,
                      .cost = nullptr,
@@ -40,6 +42,7 @@ TEST_CASE("tiles that are not square, causal and full") {
   const Variant tall{.name = "128x32",
                      .idea = "",
                      .prior = nullptr,
+                     .operation = Operation::scores,
                      .refuse = supported,
                      .workspace = nullptr,
                      .cost = nullptr,

@@ -11,6 +11,8 @@
 namespace al {
 namespace {
 
+using namespace qk;
+
 constexpr int BLOCK_D = 32;
 
 std::string refuse_tile(const Problem& p, const DeviceInfo&) {
@@ -32,6 +34,7 @@ TilePoint point() {
           .variant = {.name = name.c_str(),
                       .idea = idea.c_str(),
                       .prior = nullptr,
+                      .operation = Operation::scores,
                       .refuse = refuse_tile,
                       .workspace = nullptr,
                       .cost = nullptr,

@@ -261,6 +261,7 @@ double tensor_tflops() {
                   .out = DType::fp16,
                   .a = a.data(),
                   .b = b.data(),
+                  .b_transposed = true,
                   .c = c.data()},
                  workspace.data(), nullptr);
   };

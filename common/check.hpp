@@ -13,7 +13,7 @@ struct ErrorReport {
   double row_rel_l2 = 0;   // worst row of ||result - exact|| / ||exact||; the literature's figure
   double scaled = 0;       // largest |result - exact| / row_scale: what the budget is about
   double budget = 0;       // twice the plain implementation's `scaled`, plus epsilon
-  double lse_max_abs = 0;  // attention with LSE: largest |lse - exact|
+  double lse_max_abs = 0;  // with LSE: largest |lse - exact|
   bool ok = false;
   std::string why;  // when not ok: the first wrong element, where it is, what it should be
 };

@@ -71,7 +71,8 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
                                  : "Keys of a sequence, Nkv. Default: --seq.");
   value("--head-dim", "N", "Elements of a head, D: 16, 32, 64, 128 or 256.");
   list("--dtype", "TYPE[,...]", "fp32, fp16 or bf16. Default: fp16.");
-  flag("--causal", "Query i sees keys j <= i + Nkv - Nq. Default, except for decode_*.");
+  flag("--causal",
+       "Query i sees keys j <= i + Nkv - Nq. Default, except where a config says full.");
   flag("--full", "Every query sees every key. With --causal: both, one after the other.");
   value("--scale", "X", "Factor of the scores. Default: 1/sqrt(D).");
 
@@ -79,12 +80,13 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
   value("--data", "KIND", "normal, or outliers: one element in 1024 is 20 times larger.");
   value("--seed", "N", "Seed of the test data. Default: 1.");
   value("--load", "DIR",
-        program.operation == Operation::scores
-            ? "Read q.npy and k.npy (f2 or f4, C order); they set the shape."
-            : "Read q.npy, k.npy and v.npy (f2 or f4, C order); they set the shape.");
+        fmt::format(
+            "Read {} (f2 or f4, C order); they set the shape.",
+            reads(program.operation, Tensor::v) ? "q.npy, k.npy and v.npy" : "q.npy and k.npy"));
   value("--save", "DIR",
-        program.operation == Operation::scores ? "Write the result to s.npy."
-                                               : "Write the results to o.npy and lse.npy.");
+        program.operation == Operation::scores
+            ? "Write the result to s.npy."
+            : "Write the result: s.npy, p.npy or o.npy; with all of attention also lse.npy.");
 
   group = "What to run";
   if (program.is_ladder) list("--stage", "NAME[,...]", "These stages only. Default: all.");

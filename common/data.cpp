@@ -4,45 +4,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/hash_data.hpp"
 #include "common/parallel.hpp"
 
 namespace al {
 namespace {
 
 constexpr std::int64_t kChunk = 1 << 16;  // elements a thread takes at a time
-
-// SplitMix64's output function (Steele, Lea and Flood, "Fast splittable pseudorandom number
-// generators", 2014): every input bit changes about half of the output bits.
-std::uint64_t mix(std::uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
-
-// Random access to a stream of 64-bit words: word n depends on the stream and n alone, so any
-// thread on any machine can make any part of it.
-class WordStream {
- public:
-  WordStream(std::uint64_t seed, std::uint64_t tensor) : key_(mix(mix(seed + kStep) + tensor)) {}
-  std::uint64_t operator[](std::uint64_t n) const { return mix(key_ + (n + 1) * kStep); }
-
- private:
-  static constexpr std::uint64_t kStep = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio
-  std::uint64_t key_;
-};
-
-// Approximately normal: the sum of twelve uniform 16-bit integers, less its mean, has variance
-// 65536^2 to within 2^-32. It fits fp32's 24 bits and the last step divides by a power of two,
-// so nothing is ever rounded.
-float normal(const WordStream& words, std::uint64_t index) {
-  std::uint64_t pairs = 0;  // two 32-bit sums side by side
-  for (std::uint64_t n = 0; n < 3; ++n) {
-    const std::uint64_t word = words[3 * index + n];
-    pairs += (word & 0x0000ffff0000ffff) + ((word >> 16) & 0x0000ffff0000ffff);
-  }
-  const auto sum = static_cast<std::int32_t>((pairs & 0xffffffff) + (pairs >> 32));
-  return static_cast<float>(sum - 6 * 65535) * 0x1p-16f;
-}
 
 std::uint32_t bits(float value) { return std::bit_cast<std::uint32_t>(value); }
 
@@ -78,19 +46,11 @@ float from_bfloat16(std::uint16_t value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
 }
 
-std::vector<float> make_tensor(const Problem& problem, std::int64_t elements,
-                               Distribution distribution, std::uint64_t seed,
-                               std::uint64_t tensor) {
-  constexpr std::uint64_t kOutlierStreams = 16;  // beyond the tensors' own
-  const WordStream words(seed, tensor);
-  const WordStream outliers(seed, tensor + kOutlierStreams);
-  std::vector<float> values(elements);
-  parallel_for(elements, kChunk, 0, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      float value = normal(words, i);
-      if (distribution == Distribution::outliers && outliers[i] % 1024 == 0) value *= 20;
-      values[i] = round_to(problem.dtype, value);
-    }
+std::vector<float> make_elements(const TensorData& data, std::int64_t first, std::int64_t count,
+                                 DType dtype) {
+  std::vector<float> values(count);
+  parallel_for(count, kChunk, 0, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) values[i] = round_to(dtype, data[first + i]);
   });
   return values;
 }
@@ -98,14 +58,23 @@ std::vector<float> make_tensor(const Problem& problem, std::int64_t elements,
 }  // namespace
 
 HostInputs make_inputs(const Problem& problem, Distribution distribution, std::uint64_t seed) {
-  const auto tensor = [&](std::int64_t elements, std::uint64_t id) {
-    return make_tensor(problem, elements, distribution, seed, id);
+  const auto tensor = [&](Tensor which, std::int64_t elements) -> std::vector<float> {
+    if (!reads(problem.operation, which)) return {};
+    const TensorData data(which, seed, distribution == Distribution::outliers);
+    return make_elements(data, 0, elements, problem.dtype);
   };
-  HostInputs inputs;
-  inputs.q = tensor(problem.q_elements(), 0);
-  inputs.k = tensor(problem.kv_elements(), 1);
-  if (problem.operation != Operation::scores) inputs.v = tensor(problem.kv_elements(), 2);
-  return inputs;
+  return {.q = tensor(Tensor::q, problem.q_elements()),
+          .k = tensor(Tensor::k, problem.kv_elements()),
+          .v = tensor(Tensor::v, problem.kv_elements()),
+          .distribution = distribution,
+          .seed = seed};
+}
+
+std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostInputs& inputs,
+                             std::int64_t row) {
+  const TensorData data(tensor, inputs.seed, inputs.distribution == Distribution::outliers);
+  const DType dtype = tensor == Tensor::s ? problem.score_dtype() : problem.dtype;
+  return make_elements(data, row * problem.kv_seq, problem.kv_seq, dtype);
 }
 
 float round_to(DType dtype, float value) {

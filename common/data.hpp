@@ -15,12 +15,24 @@ enum class Distribution {
 };
 
 // The inputs on the host, as fp32 values already rounded to problem.dtype, so that the oracle and
-// the kernel start from the same numbers. v is empty when the operation does not read it.
+// the kernel start from the same numbers. What the operation does not read is empty. S and P are
+// never held here, for they can be larger than the host's memory: fill_on_device and input_row
+// make the same numbers of them where they are needed. S is like Q, but its outliers are 64
+// times larger, and with them one entry in 16 is -inf; P is uniform in [0, 1).
 struct HostInputs {
   std::vector<float> q, k, v;
+  Distribution distribution = Distribution::normal;
+  std::uint64_t seed = 1;
 };
 
 HostInputs make_inputs(const Problem& problem, Distribution distribution, std::uint64_t seed);
+
+// Row `row` (0 … q_rows() - 1) of S or P, kv_seq elements, rounded to the tensor's dtype.
+std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostInputs& inputs,
+                             std::int64_t row);
+// The whole of S or P, in device memory at `data` (fill.cu). Masked entries become poison, as
+// DeviceBuffer::poison() has it, so that a kernel that reads one is found out.
+void fill_on_device(const Problem& problem, Tensor tensor, const HostInputs& inputs, void* data);
 
 // Nearest value of `dtype`, ties to even; and the bytes a kernel reads (fp32, fp16 or bf16).
 float round_to(DType dtype, float value);

@@ -35,8 +35,9 @@ std::vector<NamedProblem> chosen_configs(const CommandLine& line) {
                                     nearest(name, known), fmt::join(known, ", ")));
     }
     for (const NamedProblem& named : published) {
-      const bool decode = named.problem.seq == 1;
-      if (named.config == name || (name == "all" && !decode)) chosen.push_back(named);
+      // Decoding and the softmax alone have shapes of their own.
+      const bool special = named.problem.seq == 1 || named.config.starts_with("softmax");
+      if (named.config == name || (name == "all" && !special)) chosen.push_back(named);
     }
   }
   return chosen;
@@ -93,7 +94,7 @@ NamedProblem loaded_shape(const CommandLine& line, const Program& program) {
     return found;
   };
   const NpyHeader q = header("q.npy"), k = header("k.npy");
-  const NpyHeader v = program.operation == Operation::scores ? k : header("v.npy");
+  const NpyHeader v = reads(program.operation, Tensor::v) ? header("v.npy") : k;
   if (k.shape != v.shape) {
     throw usage_error(fmt::format("k.npy has shape {} and v.npy {}; they must be the same.",
                                   shape_text(k.shape), shape_text(v.shape)));
@@ -272,11 +273,11 @@ void check_outputs(const Options& options) {
 
 std::vector<NamedProblem> published_configs() {
   const auto config = [](const char* name, int batch, int heads, int kv_heads, int seq, int kv_seq,
-                         int head_dim) {
+                         int head_dim, bool causal = true) {
     Problem p;
     p.batch = batch, p.heads = heads, p.kv_heads = kv_heads;
     p.seq = seq, p.kv_seq = kv_seq, p.head_dim = head_dim;
-    p.causal = seq > 1;  // one query sees every key either way
+    p.causal = causal && seq > 1;  // one query sees every key either way
     p.scale = 1.0 / std::sqrt(head_dim);
     return NamedProblem{name, p};
   };
@@ -294,6 +295,9 @@ std::vector<NamedProblem> published_configs() {
       config("decode_8k_gqa",    1, 32,  8,     1,   8*k, 128),
       config("decode_64k_gqa",   1, 32,  8,     1,  64*k, 128),
       config("decode_128k_gqa",  1, 32,  8,     1, 128*k, 128),
+      config("softmax_1k",       1, 16, 16,     k,     k,  64, false),  // 16384 rows of S
+      config("softmax_4k",       1,  4,  4,   4*k,   4*k,  64, false),
+      config("softmax_8k",       1,  2,  2,   8*k,   8*k,  64, false),
   };
   // clang-format on
 }

@@ -39,10 +39,10 @@ struct Options {
 };
 
 struct Program {
-  std::string name;   // "01_naive_qk", "ladder"
-  std::string title;  // first line of --help
-  Operation operation = Operation::attention;
-  std::vector<std::string> variants;  // what --variant accepts beside all and best
+  std::string name;                            // "01_naive_qk", "ladder"
+  std::string title;                           // first line of --help
+  Operation operation = Operation::attention;  // what --load reads and --save writes
+  std::vector<std::string> variants;           // what --variant accepts beside all and best
   bool is_ladder = false;
   int default_seq = 0;  // 0: the config's
 };

@@ -12,7 +12,14 @@ namespace {
 struct Result {
   std::int64_t elements;
   int columns, rows_per_head, kv_seq;
-  bool masked;  // causal scores
+  bool masked;  // causal S or P
+
+  explicit Result(const Problem& p)
+      : elements(p.out_elements()),
+        columns(p.out_columns()),
+        rows_per_head(p.seq),
+        kv_seq(p.kv_seq),
+        masked(p.visible_columns(0) < p.out_columns()) {}  // the first row sees the fewest
 
   __host__ __device__ bool counts(std::int64_t element) const {
     if (!masked) return true;
@@ -21,12 +28,6 @@ struct Result {
     return j <= i + kv_seq - rows_per_head;
   }
 };
-
-Result result_of(const Problem& problem) {
-  const bool scores = problem.operation == Operation::scores;
-  return {problem.out_elements(), scores ? problem.kv_seq : problem.head_dim, problem.seq,
-          problem.kv_seq, scores && problem.causal};
-}
 
 #ifdef AL_EMULATOR
 
@@ -93,9 +94,9 @@ std::int64_t count(const Result& result, const Bits* out) {
 }  // namespace
 
 std::int64_t count_unwritten(const Problem& problem, const void* out) {
-  const Result result = result_of(problem);
+  const Result result(problem);
   synchronize();
-  if (problem.out_element_bytes() == sizeof(std::uint32_t)) {
+  if (problem.out_dtype() == DType::fp32) {
     return count(result, static_cast<const std::uint32_t*>(out));
   }
   return count(result, static_cast<const std::uint16_t*>(out));

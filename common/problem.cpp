@@ -31,17 +31,59 @@ DType parse_dtype(const std::string& s) {
   throw usage_error(fmt::format("--dtype {} is not known: choose fp16, bf16 or fp32.", s));
 }
 
-std::int64_t Problem::out_elements() const {
-  return operation == Operation::scores ? score_elements() : q_elements();
+const char* to_string(Operation operation) {
+  switch (operation) {
+    case Operation::scores:
+      return "scores";
+    case Operation::softmax:
+      return "softmax";
+    case Operation::probabilities:
+      return "probabilities";
+    case Operation::pv:
+      return "pv";
+    case Operation::attention:
+      return "attention";
+  }
+  return "?";
 }
 
-std::size_t Problem::out_element_bytes() const {
-  return operation == Operation::scores ? sizeof(float) : bytes_of(dtype);
+bool reads(Operation operation, Tensor tensor) {
+  const bool multiplies_by_v = operation == Operation::pv || operation == Operation::attention;
+  switch (tensor) {
+    case Tensor::q:
+    case Tensor::k:
+      return operation != Operation::softmax && operation != Operation::pv;
+    case Tensor::v:
+      return multiplies_by_v;
+    case Tensor::s:
+      return operation == Operation::softmax;
+    case Tensor::p:
+      return operation == Operation::pv;
+  }
+  return false;
 }
+
+DType Problem::score_dtype() const {
+  return operation == Operation::softmax && !fp32_scores ? dtype : DType::fp32;
+}
+
+// What is multiplied by V has V's columns.
+int Problem::out_columns() const { return reads(operation, Tensor::v) ? head_dim : kv_seq; }
+
+int Problem::visible_columns(int i) const {
+  return reads(operation, Tensor::v) ? head_dim : visible_keys(i);
+}
+
+DType Problem::out_dtype() const { return operation == Operation::scores ? DType::fp32 : dtype; }
 
 std::size_t Problem::in_bytes() const {
-  const int kv_tensors = operation == Operation::scores ? 1 : 2;
-  return (q_elements() + kv_tensors * kv_elements()) * bytes_of(dtype);
+  std::size_t bytes = 0;
+  if (reads(operation, Tensor::q)) bytes += q_elements() * bytes_of(dtype);
+  if (reads(operation, Tensor::k)) bytes += kv_elements() * bytes_of(dtype);
+  if (reads(operation, Tensor::v)) bytes += kv_elements() * bytes_of(dtype);
+  if (reads(operation, Tensor::s)) bytes += score_elements() * bytes_of(score_dtype());
+  if (reads(operation, Tensor::p)) bytes += score_elements() * bytes_of(dtype);
+  return bytes;
 }
 
 int Problem::visible_keys(int i) const {
@@ -85,14 +127,18 @@ void validate(const Problem& p) {
         fmt::format("--batch {} times --heads {} is more than an index holds: at most 2147483647.",
                     p.batch, p.heads));
   }
-  const double rows = sequences * p.seq;
+  const double rows = sequences * p.seq, keys = double(p.batch) * p.kv_heads * p.kv_seq;
+  const bool s = p.operation == Operation::scores || p.operation == Operation::softmax;
+  const bool probabilities = p.operation == Operation::softmax || p.operation == Operation::pv ||
+                             p.operation == Operation::probabilities;
   const struct {
     const char* name;
     double bytes;
   } tensors[] = {
-      {"Q", rows * p.head_dim * bytes_of(p.dtype)},
-      {"K", double(p.batch) * p.kv_heads * p.kv_seq * p.head_dim * bytes_of(p.dtype)},
-      {"S", p.operation == Operation::scores ? rows * p.kv_seq * sizeof(float) : 0},
+      {"Q", rows * p.head_dim * bytes_of(p.dtype)},  // O has the same size
+      {"K", keys * p.head_dim * bytes_of(p.dtype)},  // and so has V
+      {"S", s ? rows * p.kv_seq * bytes_of(p.score_dtype()) : 0},
+      {"P", probabilities ? rows * p.kv_seq * bytes_of(p.dtype) : 0},
   };
   for (const auto& [name, bytes] : tensors) {
     if (bytes > 0x1p62) {
@@ -119,12 +165,17 @@ Work minimum_work(const Problem& p) {
   const double n_q = p.seq, n_kv = p.kv_seq;
   double area = n_q * n_kv;
   if (p.causal) area = n_q <= n_kv ? area - n_q * n_q / 2 : n_kv * n_kv / 2;
-  const double scores = double(p.batch) * p.heads * area;
+  const double visible = double(p.batch) * p.heads * area;  // entries of S or P that count
 
-  if (p.operation == Operation::scores) {
-    return {.flops = 2 * scores * p.head_dim, .bytes = p.in_bytes() + scores * sizeof(float)};
-  }
-  return {.flops = 4 * scores * p.head_dim, .bytes = double(p.in_bytes() + p.out_bytes())};
+  const bool times_k = reads(p.operation, Tensor::q), times_v = reads(p.operation, Tensor::v);
+  Work work{.flops = 2 * visible * p.head_dim * (times_k + times_v), .bytes = 0};
+  const double element = bytes_of(p.dtype);
+  if (times_k) work.bytes += (p.q_elements() + p.kv_elements()) * element;
+  if (times_v) work.bytes += (p.kv_elements() + p.q_elements()) * element;  // V and O
+  if (reads(p.operation, Tensor::s)) work.bytes += visible * bytes_of(p.score_dtype());
+  if (reads(p.operation, Tensor::p)) work.bytes += visible * element;
+  if (!times_v) work.bytes += visible * bytes_of(p.out_dtype());  // S or P is the result
+  return work;
 }
 
 }  // namespace al

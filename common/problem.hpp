@@ -19,11 +19,24 @@ const char* to_string(DType dtype);       // "fp32", "fp16", "bf16"
 std::size_t bytes_of(DType dtype);        // bytes of one element
 DType parse_dtype(const std::string& s);  // throws Error(usage), listing what is allowed
 
-// Which part of the formula a stage computes.
+// Which part of the formula is computed. S and P are [B, Hq, Nq, Nkv]; their masked entries need
+// not be written and are never read.
 enum class Operation {
-  scores,     // S = scale * Q K^T    [B, Hq, Nq, Nkv] fp32; masked entries need not be written
-  attention,  // O, and LSE if asked
+  scores,         // S = scale * Q K^T         Q, K → S in fp32
+  softmax,        // P = softmax(S), by rows   S → P
+  probabilities,  // both, one after the other Q, K → P
+  pv,             // O = P V                   P, V → O
+  attention,      // all of it                 Q, K, V → O, and LSE if asked
 };
+
+enum class Tensor { q, k, v, s, p };  // what an operation can read
+
+inline constexpr Operation kOperations[] = {Operation::scores, Operation::softmax,
+                                            Operation::probabilities, Operation::pv,
+                                            Operation::attention};
+
+const char* to_string(Operation operation);  // "scores", "softmax", …
+bool reads(Operation operation, Tensor tensor);
 
 struct Problem {
   Operation operation = Operation::attention;
@@ -36,6 +49,9 @@ struct Problem {
   DType dtype = DType::fp16;
   bool causal = true;
   double scale = 0.125;
+  // Operation::softmax alone: S is fp32 whatever dtype is. So it is inside the pipelines; where
+  // the softmax is timed for itself, S has dtype.
+  bool fp32_scores = false;
 
   int group() const { return heads / kv_heads; }
   std::int64_t q_rows() const { return std::int64_t{batch} * heads * seq; }
@@ -43,10 +59,14 @@ struct Problem {
   std::int64_t kv_elements() const { return std::int64_t{batch} * kv_heads * kv_seq * head_dim; }
   std::int64_t score_elements() const { return q_rows() * kv_seq; }
 
-  // Bytes of the result: fp32 scores, or O in the input's dtype.
-  std::int64_t out_elements() const;
-  std::size_t out_element_bytes() const;
-  std::size_t out_bytes() const { return out_elements() * out_element_bytes(); }
+  DType score_dtype() const;  // of S, read or written
+  // The result as rows: q_rows() of them, out_columns() wide, the first visible_columns(i) of
+  // which count in a row of query i. For O that is all of them, for S and P the visible keys.
+  int out_columns() const;
+  int visible_columns(int i) const;
+  DType out_dtype() const;
+  std::int64_t out_elements() const { return q_rows() * out_columns(); }
+  std::size_t out_bytes() const { return out_elements() * bytes_of(out_dtype()); }
   // Bytes of the tensors the operation reads.
   std::size_t in_bytes() const;
 
@@ -64,9 +84,9 @@ std::string to_string(const Problem& problem);
 // What must be paid whatever the kernel: floating-point operations (a multiply-add counts two),
 // and bytes with every input read once and every output written once.
 //
-// FLOPs follow the field's convention, 4 B Hq Nq Nkv D halved for causal (2 ... for the scores
-// alone); causal uses the area under the diagonal, so Nq != Nkv comes out right too: Nq Nkv - Nq²/2
-// for Nq <= Nkv.
+// FLOPs follow the field's convention, 4 B Hq Nq Nkv D halved for causal (2 … for Q K^T or P V
+// alone, and none for a softmax: it is a matter of bytes); causal uses the area under the diagonal,
+// so Nq != Nkv comes out right too: Nq Nkv - Nq²/2 for Nq <= Nkv.
 struct Work {
   double flops = 0;
   double bytes = 0;

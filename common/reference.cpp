@@ -47,65 +47,61 @@ float plain_dot(const float* a, const float* b, int n) {
   return sum;
 }
 
-struct ExactRow {
-  double lse, row_scale;
-};
+double dot(const float* a, const float* b, int n, double) { return exact_dot(a, b, n); }
+float dot(const float* a, const float* b, int n, float) { return plain_dot(a, b, n); }
 
-// out[d] = sum_j softmax(scale q.k)_j v_jd, all in float64. K and V are [visible, D] here; `p` is
-// scratch, [visible].
-ExactRow exact_attention(const Problem& problem, int visible, const float* q, const float* k,
-                         const float* v, double* out, std::span<double> p) {
-  const int d_size = problem.head_dim;
-  std::fill_n(out, d_size, 0.0);
-  if (visible == 0) return {-kInfinity, 0};
+// The steps of attention for one row, in float64 for the oracle and in fp32 for the plain
+// implementation; `s` and `p` hold one number for each visible key, K and V are [visible, D].
 
-  double maximum = -kInfinity;
-  for (int j = 0; j < visible; ++j) {
-    p[j] = problem.scale * exact_dot(q, k + std::int64_t{j} * d_size, d_size);
-    maximum = std::max(maximum, p[j]);
+// s_j = scale q.k_j
+template <typename Real>
+void scores_row(const Problem& problem, const float* q, const float* k, std::span<Real> s) {
+  const auto scale = static_cast<Real>(problem.scale);
+  for (const int d_size = problem.head_dim; Real & score : s) {
+    score = scale * dot(q, k, d_size, Real{});
+    k += d_size;
   }
-  double sum = 0;
-  for (int j = 0; j < visible; ++j) sum += p[j] = std::exp(p[j] - maximum);
-
-  std::vector<double> squares(d_size);
-  for (int j = 0; j < visible; ++j) {
-    const float* v_row = v + std::int64_t{j} * d_size;
-    const double weight = p[j] / sum;
-    for (int d = 0; d < d_size; ++d) {
-      const double term = weight * v_row[d];
-      out[d] += term;
-      squares[d] += term * term;
-    }
-  }
-  double mean_square = 0;
-  for (double square : squares) mean_square += square / d_size;
-  return {maximum + std::log(sum), std::sqrt(mean_square)};
 }
 
-// The same as three plain kernels would do it: S in fp32, P stored in the input's dtype, O
-// accumulated in fp32 and stored in the input's dtype. Returns the row's LSE.
-float plain_attention(const Problem& problem, int visible, const float* q, const float* k,
-                      const float* v, float* out, std::span<float> p) {
-  const int d_size = problem.head_dim;
-  std::fill_n(out, d_size, 0.0f);
-  if (visible == 0) return static_cast<float>(-kInfinity);
-
-  const auto scale = static_cast<float>(problem.scale);
-  float maximum = static_cast<float>(-kInfinity);
-  for (int j = 0; j < visible; ++j) {
-    p[j] = scale * plain_dot(q, k + std::int64_t{j} * d_size, d_size);
-    maximum = std::max(maximum, p[j]);
+// In place. Returns the LSE; without keys, or when every score is -inf, that is -inf and P is 0.
+template <typename Real>
+Real softmax_row(std::span<Real> s) {
+  Real maximum = -std::numeric_limits<Real>::infinity();
+  for (const Real score : s) maximum = std::max(maximum, score);
+  if (maximum == -std::numeric_limits<Real>::infinity()) {
+    std::ranges::fill(s, Real{0});
+    return maximum;
   }
-  float sum = 0;
-  for (int j = 0; j < visible; ++j) sum += p[j] = std::exp(p[j] - maximum);
-
-  for (int j = 0; j < visible; ++j) {
-    const float* v_row = v + std::int64_t{j} * d_size;
-    const float weight = round_to(problem.dtype, p[j] / sum);
-    for (int d = 0; d < d_size; ++d) out[d] += weight * v_row[d];
-  }
-  for (int d = 0; d < d_size; ++d) out[d] = round_to(problem.dtype, out[d]);
+  Real sum = 0;
+  for (Real& score : s) sum += score = std::exp(score - maximum);
+  for (Real& score : s) score /= sum;
   return maximum + std::log(sum);
+}
+
+// out_d = sum_j p_j v_jd
+template <typename Real>
+void pv_row(std::span<const Real> p, const float* v, std::span<Real> out) {
+  std::ranges::fill(out, Real{0});
+  for (const Real weight : p) {
+    for (std::size_t d = 0; d < out.size(); ++d) out[d] += weight * v[d];
+    v += out.size();
+  }
+}
+
+// sqrt(mean_d sum_j (p_j v_jd)^2)
+double pv_scale(std::span<const double> p, const float* v, int d_size) {
+  double sum = 0;
+  for (const double weight : p) {
+    double squares = 0;
+    for (int d = 0; d < d_size; ++d) squares += static_cast<double>(v[d]) * v[d];
+    sum += weight * weight * squares;
+    v += d_size;
+  }
+  return std::sqrt(sum / d_size);
+}
+
+void round_row(DType dtype, std::span<float> values) {
+  for (float& value : values) value = round_to(dtype, value);
 }
 
 // mean_j k_jd^2 of every key/value head: [B * Hkv, D].
@@ -153,25 +149,51 @@ void fill_scores(const Problem& problem, const HostInputs& inputs, int threads,
   });
 }
 
-void fill_attention(const Problem& problem, const HostInputs& inputs, int threads,
-                    ReferenceRows& result) {
+// All other operations: up to three steps, the first from inputs, each from the one before.
+void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
+                ReferenceRows& result) {
+  const Operation operation = problem.operation;
   const int d_size = problem.head_dim;
-  result.exact_lse.resize(result.rows.size());
-  result.plain_lse.resize(result.rows.size());
+  const bool has_softmax = operation != Operation::pv, times_v = reads(operation, Tensor::v);
+  if (has_softmax) {
+    result.exact_lse.resize(result.rows.size());
+    result.plain_lse.resize(result.rows.size());
+  }
   parallel_for(std::ssize(result.rows), 4, threads, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<double> exact_p(problem.kv_seq);
-    std::vector<float> plain_p(problem.kv_seq);
     for (std::int64_t r = begin; r < end; ++r) {
       const RowPlace place(problem, result.rows[r]);
-      const float* q = inputs.q.data() + result.rows[r] * d_size;
-      const float* k = inputs.k.data() + place.kv_head * problem.kv_seq * d_size;
-      const float* v = inputs.v.data() + place.kv_head * problem.kv_seq * d_size;
-      const ExactRow exact =
-          exact_attention(problem, place.visible, q, k, v, &result.exact[r * d_size], exact_p);
-      result.exact_lse[r] = exact.lse;
-      result.row_scale[r] = exact.row_scale;
-      result.plain_lse[r] =
-          plain_attention(problem, place.visible, q, k, v, &result.plain[r * d_size], plain_p);
+      const std::int64_t kv_offset = place.kv_head * problem.kv_seq * d_size;
+      const float* v = inputs.v.data() + kv_offset;
+      std::vector<double> exact(place.visible);
+      std::vector<float> plain(place.visible);
+      if (reads(operation, Tensor::q)) {
+        const float* q = inputs.q.data() + result.rows[r] * d_size;
+        const float* k = inputs.k.data() + kv_offset;
+        scores_row<double>(problem, q, k, exact);
+        scores_row<float>(problem, q, k, plain);
+      } else {
+        const Tensor tensor = has_softmax ? Tensor::s : Tensor::p;
+        plain = input_row(problem, tensor, inputs, result.rows[r]);
+        plain.resize(place.visible);
+        exact.assign(plain.begin(), plain.end());
+      }
+      if (has_softmax) {
+        result.exact_lse[r] = softmax_row<double>(exact);
+        result.plain_lse[r] = softmax_row<float>(plain);
+        round_row(problem.dtype, plain);
+      }
+      const std::span exact_out(&result.exact[r * result.columns], result.columns);
+      const std::span plain_out(&result.plain[r * result.columns], result.columns);
+      if (times_v) {
+        pv_row<double>(exact, v, exact_out);
+        pv_row<float>(plain, v, plain_out);
+        round_row(problem.dtype, plain_out);
+        result.row_scale[r] = pv_scale(exact, v, d_size);
+      } else {
+        std::ranges::copy(exact, exact_out.begin());
+        std::ranges::copy(plain, plain_out.begin());
+        for (const double p : exact) result.row_scale[r] = std::max(result.row_scale[r], p);
+      }
     }
   });
 }
@@ -180,10 +202,11 @@ void fill_attention(const Problem& problem, const HostInputs& inputs, int thread
 
 std::vector<std::int64_t> rows_to_check(const Problem& problem, int at_most) {
   const std::int64_t all = problem.q_rows();
-  const bool scores = problem.operation == Operation::scores;
-  const double elements = double(all) * (scores ? problem.kv_seq : problem.head_dim);
-  // 4 GFLOP, in float64 and again in fp32, take about a second on two cores; 16 Mi elements of
-  // the reference take 200 MB.
+  // 4 GFLOP, in float64 and again in fp32, take about a second on two cores, and so do 16 Mi
+  // elements of S or P, for each is hashed and takes two exponentials; 16 Mi elements of the
+  // reference take 200 MB.
+  const bool from_scores = !reads(problem.operation, Tensor::q);
+  const double elements = double(all) * (from_scores ? problem.kv_seq : problem.out_columns());
   const bool cheap = minimum_work(problem).flops <= 4e9 && elements <= 16 << 20;
   if (all <= at_most || cheap) {
     std::vector<std::int64_t> rows(all);
@@ -228,20 +251,19 @@ std::vector<std::int64_t> rows_to_check(const Problem& problem, int at_most) {
 }
 
 int ReferenceRows::visible(const Problem& problem, std::size_t row_index) const {
-  if (problem.operation == Operation::attention) return problem.head_dim;
-  return problem.visible_keys(static_cast<int>(rows[row_index] % problem.seq));
+  return problem.visible_columns(static_cast<int>(rows[row_index] % problem.seq));
 }
 
 ReferenceRows reference(const Problem& problem, const HostInputs& inputs,
                         std::vector<std::int64_t> rows, int threads) {
-  const bool scores = problem.operation == Operation::scores;
   ReferenceRows result;
   result.rows = std::move(rows);
-  result.columns = scores ? problem.kv_seq : problem.head_dim;
+  result.columns = problem.out_columns();
   result.exact.resize(result.rows.size() * result.columns);
   result.plain.resize(result.rows.size() * result.columns);
   result.row_scale.resize(result.rows.size());
-  (scores ? fill_scores : fill_attention)(problem, inputs, threads, result);
+  const bool scores = problem.operation == Operation::scores;
+  (scores ? fill_scores : fill_steps)(problem, inputs, threads, result);
   return result;
 }
 

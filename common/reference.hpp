@@ -17,19 +17,21 @@ std::vector<std::int64_t> rows_to_check(const Problem& problem, int at_most = 51
 
 struct ReferenceRows {
   std::vector<std::int64_t> rows;
-  int columns = 0;                // kv_seq for scores, head_dim for attention
+  int columns = 0;                // problem.out_columns()
   std::vector<double> exact;      // [rows, columns]; float64 from the same rounded inputs
-  std::vector<double> exact_lse;  // [rows]; attention only; -inf where no key is visible
+  std::vector<double> exact_lse;  // [rows]; where there is a softmax; -inf where no key is visible
   // The plain implementation on the same rows: fp32 scores and accumulation, P and O rounded to
   // the input's dtype.
   std::vector<float> plain;      // [rows, columns]
   std::vector<float> plain_lse;  // [rows]
-  // The root-sum-square of the terms that were added up to make an element, averaged over the
-  // row: rounding errors are independent, so they add up like this, and an error is measured
-  // against it. attention: sqrt(mean_d sum_j (p_j v_jd)^2)
-  //             scores:    |scale| sqrt(sum_d q_d^2 mean_j k_jd^2), the mean over all keys
+  // What an error is measured against. For sums, the root-sum-square of the terms that were added
+  // up to make an element, averaged over the row: rounding errors are independent, so they add up
+  // like this. For probabilities the row's largest: what the sum over the row is made of.
+  //   scores:                 |scale| sqrt(sum_d q_d^2 mean_j k_jd^2), the mean over all keys
+  //   softmax, probabilities: max_j p_j
+  //   pv, attention:          sqrt(mean_d sum_j (p_j v_jd)^2)
   std::vector<double> row_scale;  // [rows]
-  // Masked entries of a scores row are not part of the result.
+  // Masked entries of S and P are not part of the result.
   int visible(const Problem& problem, std::size_t row_index) const;  // columns that count
 };
 

@@ -51,22 +51,19 @@ Role role_of(const std::string& name) {
 
 json problem_json(const Row& row) {
   const Problem& p = row.problem;
-  return {{"config", row.config},
-          {"dtype", to_string(p.dtype)},
-          {"causal", p.causal},
-          {"operation", p.operation == Operation::scores ? "scores" : "attention"},
-          {"batch", p.batch},
-          {"heads", p.heads},
-          {"kv_heads", p.kv_heads},
-          {"seq", p.seq},
-          {"kv_seq", p.kv_seq},
-          {"head_dim", p.head_dim},
+  return {{"config", row.config},   {"dtype", to_string(p.dtype)},
+          {"causal", p.causal},     {"operation", to_string(p.operation)},
+          {"batch", p.batch},       {"heads", p.heads},
+          {"kv_heads", p.kv_heads}, {"seq", p.seq},
+          {"kv_seq", p.kv_seq},     {"head_dim", p.head_dim},
           {"scale", p.scale}};
 }
 
 Problem read_problem(const json& in) {
   Problem p;
-  p.operation = in.at("operation") == "scores" ? Operation::scores : Operation::attention;
+  for (const Operation operation : kOperations) {
+    if (in.at("operation") == to_string(operation)) p.operation = operation;
+  }
   p.dtype = parse_dtype(in.at("dtype"));
   p.causal = in.at("causal");
   p.batch = in.at("batch");

@@ -5,6 +5,25 @@
 #include <algorithm>
 
 namespace al {
+namespace {
+
+const char* formula(Operation operation) {
+  switch (operation) {
+    case Operation::scores:
+      return "S = scale Q K^T";
+    case Operation::softmax:
+      return "P = softmax(S)";
+    case Operation::probabilities:
+      return "P = softmax(scale Q K^T)";
+    case Operation::pv:
+      return "O = P V";
+    case Operation::attention:
+      return "O = softmax(scale Q K^T) V";
+  }
+  return "?";
+}
+
+}  // namespace
 
 bool same_problem(const Row& a, const Row& b) {
   return a.config == b.config && a.problem.operation == b.problem.operation &&
@@ -27,9 +46,8 @@ std::vector<Rows> by_problem(const Results& results) {
 }
 
 std::string heading(const Row& row) {
-  const char* what =
-      row.problem.operation == Operation::scores ? "S = scale Q K^T" : "O = softmax(scale Q K^T) V";
-  return fmt::format("{}: {}, {}", row.config, to_string(row.problem), what);
+  return fmt::format("{}: {}, {}", row.config, to_string(row.problem),
+                     formula(row.problem.operation));
 }
 
 std::string machine(const Results& results) {

@@ -60,7 +60,7 @@ Column range(const Rows& rows) {
 void add_times(Block& block, const Rows& rows) {
   Column limit{"% of limit", {}, true}, predicted{"predicted ms", {}, true};
   const auto ms = numbers(rows, [](const Row& r) { return r.predicted_ms; });
-  bool bytes_bind = true;
+  bool bytes_bind = true;  // GB/s in place of TFLOP/s
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Row& row = *rows[i];
     limit.cells.push_back(
@@ -186,8 +186,9 @@ std::string text_table(const Results& results) {
   for (const Rows& rows : by_problem(results)) {
     const Row& first = *rows.front();
     const Work work = minimum_work(first.problem);
-    text += fmt::format("\n{}; at least {} GFLOP and {} MB\n", heading(first),
-                        three_digits(work.flops / 1e9), three_digits(work.bytes / 1e6));
+    const std::string flops = work.flops > 0 ? three_digits(work.flops / 1e9) + " GFLOP and " : "";
+    text += fmt::format("\n{}; at least {}{} MB\n", heading(first), flops,
+                        three_digits(work.bytes / 1e6));
     const Block block = make_block(rows);
     text += render(block.columns, block.notes);
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,11 @@ struct Row {
   std::optional<double> ratio_to_prior;  // prior ms / this ms
   std::optional<Counts> counts;          // emulator only
 };
+
+// Sets ratio_to_prior where both this row and the row that `prior` names have a time, and clears
+// `prior` where not. The rows are those of one shape; they may compute different things: a pipeline
+// is timed against the pipeline that stops one step before.
+void relate_to_priors(std::span<Row> rows);
 
 struct Results {
   std::string program, date, commit;

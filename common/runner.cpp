@@ -4,26 +4,23 @@
 #include <cstdio>
 #include <ctime>
 #include <exception>
-#include <filesystem>
-#include <limits>
+#include <iterator>
 #include <new>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/data.hpp"
 #include "common/error.hpp"
-#include "common/npy.hpp"
 #include "common/options.hpp"
 #include "common/progress.hpp"
 #include "common/report.hpp"
 #include "common/roofline.hpp"
+#include "common/tasks.hpp"
+#include "common/tensor_files.hpp"
 #include "common/workbench.hpp"
 
 #ifdef AL_EMULATOR
 #include "common/emulator/launch.hpp"
-#else
-#include "common/yardsticks/yardsticks.hpp"
 #endif
 
 namespace al {
@@ -31,91 +28,15 @@ namespace {
 
 #ifdef AL_EMULATOR
 constexpr bool kOnGpu = false;
-std::span<const Variant> yardsticks(Operation) { return {}; }  // libraries need a GPU
 #else
 constexpr bool kOnGpu = true;
 #endif
-
-// One line of the table to be.
-struct Task {
-  const Stage* stage;  // nullptr: a yardstick
-  Variant variant;
-  Role role;
-  std::string prior;  // "stage/variant" of the task it is timed against; empty: none
-
-  std::string stage_name() const { return stage ? stage->name : "yardstick"; }
-  std::string key() const { return stage_name() + "/" + variant.name; }
-};
 
 std::string today() {
   const std::time_t now = std::time(nullptr);
   char text[16];
   std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
   return text;
-}
-
-// The variants of `stage` that `names` ("all", "best" or names) stand for.
-std::vector<const Variant*> select(const Stage& stage, const std::vector<std::string>& names,
-                                   const Problem& p) {
-  std::vector<const Variant*> chosen;
-  for (const std::string& name : names) {
-    if (name == "all") {
-      for (const Variant& v : stage.variants) chosen.push_back(&v);
-    } else if (name == "best") {
-      chosen.push_back(&stage.variants[stage.best(p, device())]);
-    } else {
-      chosen.push_back(&find_variant(stage, name));
-    }
-  }
-  return chosen;
-}
-
-// The tasks of one stage, each after the one it is timed against. A prior that the user did not
-// ask for is run too, or the ratio could not be from one run.
-void add_tasks(std::vector<Task>& tasks, const Stage& stage, const std::vector<std::string>& names,
-               const Problem& p) {
-  const auto add = [&](const Stage& s, const Variant& v, Role role, std::string prior) {
-    const Task task{&s, v, role, std::move(prior)};
-    const auto same = [&](const Task& t) { return t.key() == task.key(); };
-    const auto found = std::find_if(tasks.begin(), tasks.end(), same);
-    if (found == tasks.end()) {
-      tasks.push_back(task);
-    } else if (role == Role::stage) {  // it was there as a prior only; now it is asked for
-      found->role = role;
-      found->prior = task.prior;
-    }
-    return task.key();
-  };
-  for (const Variant* variant : select(stage, names, p)) {
-    std::string prior;
-    if (variant->prior) {
-      prior = add(stage, find_variant(stage, variant->prior), Role::prior, "");
-    } else if (stage.prior) {
-      prior =
-          add(*stage.prior, stage.prior->variants[stage.prior->best(p, device())], Role::prior, "");
-    }
-    add(stage, *variant, Role::stage, prior);
-  }
-}
-
-// What to run on a problem: the stages that compute its operation, then the yardsticks beside them.
-std::vector<Task> make_tasks(const Options& options, std::span<const Stage* const> stages,
-                             std::span<const TilePoint> tiles, const Problem& p) {
-  std::vector<Task> tasks;
-  for (const Stage* stage : stages) {
-    if (stage->operation != p.operation) continue;
-    if (options.sweep == Sweep::tiles) {
-      for (const TilePoint& tile : tiles) tasks.push_back({stage, tile.variant, Role::stage, ""});
-    } else {
-      add_tasks(tasks, *stage, options.variants, p);
-    }
-  }
-  if (!tasks.empty() && !options.check_only && options.sweep != Sweep::tiles) {
-    for (const Variant& v : yardsticks(p.operation)) {
-      tasks.push_back({nullptr, v, Role::yardstick, ""});
-    }
-  }
-  return tasks;
 }
 
 #ifndef AL_EMULATOR
@@ -125,7 +46,7 @@ void time_task(const Task& task, Workbench& bench, const Problem& p, int samples
   row.time = bench.time(task.variant, samples, row.error);
   const double ms = row.time->primary.median_ms;
   const Work work = minimum_work(p);
-  row.tflops = work.flops / ms / 1e9;
+  if (work.flops > 0) row.tflops = work.flops / ms / 1e9;
   row.gbps = work.bytes / ms / 1e6;
   const Cost cost = task.variant.cost ? task.variant.cost(p) : Cost{};
   if ((row.limit = binding_limit(p, cost.tensor_flops > 0, ceilings))) {
@@ -153,38 +74,9 @@ Row run_task(const Task& task, Workbench& bench, const Problem& p,
   return row;
 }
 
-HostInputs load_inputs(const std::string& directory, const Problem& p) {
-  const auto read = [&](const char* file) {
-    std::vector<float> values = read_npy((std::filesystem::path(directory) / file).string());
-    for (float& value : values) value = round_to(p.dtype, value);
-    return values;
-  };
-  HostInputs inputs{.q = read("q.npy"), .k = read("k.npy"), .v = {}};
-  if (p.operation != Operation::scores) inputs.v = read("v.npy");
-  return inputs;
-}
-
-// Writes what the last check left: o.npy and lse.npy, or s.npy for scores, its masked entries -inf.
-void save_result(const std::string& directory, const Workbench& bench, const Problem& p) {
-  const std::filesystem::path to(directory);
-  std::vector<float> result = bench.result();
-  if (p.operation == Operation::scores) {
-    for (std::int64_t row = 0; row < p.q_rows(); ++row) {
-      for (int j = p.visible_keys(static_cast<int>(row % p.seq)); j < p.kv_seq; ++j) {
-        result[row * p.kv_seq + j] = -std::numeric_limits<float>::infinity();
-      }
-    }
-    write_npy((to / "s.npy").string(), {p.batch, p.heads, p.seq, p.kv_seq}, 4, result);
-    return;
-  }
-  const int element_bytes = p.dtype == DType::fp16 ? 2 : 4;  // NumPy has no bf16
-  write_npy((to / "o.npy").string(), {p.batch, p.heads, p.seq, p.head_dim}, element_bytes, result);
-  write_npy((to / "lse.npy").string(), {p.batch, p.heads, p.seq}, 4, bench.lse());
-}
-
-// Runs the tasks of one problem; all of them compute problem.operation.
-void run_problem(const NamedProblem& named, const std::vector<Task>& tasks, const Options& options,
-                 Progress& progress, Results& results) {
+// Runs the tasks of one problem that compute problem.operation, on one workbench.
+void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
+                   const Options& options, Progress& progress, Results& results) {
   std::size_t workspace = 0;
   std::vector<std::string> refusals;
   const Problem& p = named.problem;
@@ -195,13 +87,15 @@ void run_problem(const NamedProblem& named, const std::vector<Task>& tasks, cons
     }
   }
 
+  validate(p);
   require_memory(p, workspace);
-  progress.step("making inputs and the float64 oracle for " + to_string(p));
-  const HostInputs inputs = options.load.empty() ? make_inputs(p, options.data, options.seed)
-                                                 : load_inputs(options.load, p);
+  progress.step(std::string("making inputs and the float64 oracle of ") + to_string(p.operation) +
+                " for " + to_string(p));
+  const HostInputs inputs = options.load.empty()
+                                ? make_inputs(p, options.data, options.seed)
+                                : load_inputs(options.load, p, options.data, options.seed);
   Workbench bench(p, inputs, workspace);
 
-  const std::size_t first_row = results.rows.size();
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const Task& task = tasks[i];
     Row row;
@@ -222,12 +116,7 @@ void run_problem(const NamedProblem& named, const std::vector<Task>& tasks, cons
     row.role = task.role;
     row.config = named.config;
     row.problem = p;
-    for (std::size_t r = first_row; r < results.rows.size() && row.time; ++r) {
-      const Row& other = results.rows[r];
-      if (other.stage + "/" + other.variant != task.prior || !other.time) continue;
-      row.prior = task.prior;
-      row.ratio_to_prior = other.time->primary.median_ms / row.time->primary.median_ms;
-    }
+    row.prior = task.prior;
     results.rows.push_back(std::move(row));
   }
 }
@@ -280,11 +169,16 @@ void run_problems(const Options& options, std::span<const Stage* const> stages,
   const auto problems =
       options.sweep == Sweep::seq ? spread_over_lengths(options) : options.problems;
   for (NamedProblem named : problems) {
-    for (const Operation operation : {Operation::scores, Operation::attention}) {
+    const std::size_t first_row = results.rows.size();
+    const std::vector<Task> tasks = make_tasks(options, stages, tiles, named.problem);
+    for (const Operation operation : kOperations) {
       named.problem.operation = operation;
-      const auto tasks = make_tasks(options, stages, tiles, named.problem);
-      if (!tasks.empty()) run_problem(named, tasks, options, progress, results);
+      std::vector<Task> alike;
+      std::ranges::copy_if(tasks, std::back_inserter(alike),
+                           [&](const Task& task) { return task.variant.operation == operation; });
+      if (!alike.empty()) run_operation(named, alike, options, progress, results);
     }
+    relate_to_priors(std::span(results.rows).subspan(first_row));
   }
 }
 

@@ -16,8 +16,10 @@ namespace al {
 struct Arguments {
   const void* q = nullptr;    // [B, Hq, Nq, D]
   const void* k = nullptr;    // [B, Hkv, Nkv, D]
-  const void* v = nullptr;    // [B, Hkv, Nkv, D]; unused by Operation::scores
-  void* out = nullptr;        // scores: S [B, Hq, Nq, Nkv] fp32; attention: O [B, Hq, Nq, D]
+  const void* v = nullptr;    // [B, Hkv, Nkv, D]
+  const void* s = nullptr;    // [B, Hq, Nq, Nkv] in Problem::score_dtype()
+  const void* p = nullptr;    // [B, Hq, Nq, Nkv]
+  void* out = nullptr;        // S, P or O, by the operation
   float* lse = nullptr;       // [B, Hq, Nq] fp32, natural log; nullptr: not wanted
   void* workspace = nullptr;  // Variant::workspace bytes, 256-byte aligned
 };
@@ -31,10 +33,15 @@ struct Cost {
   double shared_wavefronts = 0;  // 128-byte passes of the load/store unit (shared memory and L1)
 };
 
+inline constexpr const char* kPriorStage = "the prior stage";
+
 struct Variant {
-  const char* name;   // what --variant, the JSON and the C ABI call it: "register_tiles"
-  const char* idea;   // one line, for --list and the table
-  const char* prior;  // the variant of this stage it is timed against; nullptr: prior stage's best
+  const char* name;  // what --variant, the JSON and the C ABI call it: "register_tiles"
+  const char* idea;  // one line, for --list and the table
+  // The variant of this stage it is timed against, kPriorStage for the prior stage's best, or
+  // nullptr for none.
+  const char* prior;
+  Operation operation;
 
   // Why this variant cannot run this problem here; empty: it can. Says what is allowed.
   std::string (*refuse)(const Problem&, const DeviceInfo&);
@@ -54,6 +61,8 @@ struct Stage {
   std::span<const Variant> variants;  // in the order the chapter grows them
   // Index of the variant to use for this problem when the user names none.
   int (*best)(const Problem&, const DeviceInfo&);
+  // Rows made of libraries that this stage's table and all later ones show.
+  std::span<const Variant> yardsticks;
 };
 
 // A point of `--sweep tiles`: a variant made for one tile.

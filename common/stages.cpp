@@ -1,11 +1,13 @@
 #include "common/stages.hpp"
 
 #include "01_naive_qk/stage.hpp"
+#include "02_softmax/stage.hpp"
+#include "03_pv/stage.hpp"
 
 namespace al {
 
 std::span<const Stage* const> all_stages() {
-  static constexpr const Stage* stages[] = {&stage_01_naive_qk};
+  static constexpr const Stage* stages[] = {&stage_01_naive_qk, &stage_02_softmax, &stage_03_pv};
   return stages;
 }
 

@@ -1,5 +1,5 @@
-// Four neighbouring elements at once, widened to fp32: 16 bytes of fp32, 8 of fp16 or bf16.
-// The address must be a multiple of that.
+// One element, or four neighbours at once (16 bytes of fp32, 8 of fp16 or bf16, the address a
+// multiple of that), widened to fp32 on the way in and rounded to nearest on the way out.
 #pragma once
 
 #include "common/device.cuh"
@@ -26,6 +26,36 @@ __device__ inline float4 load4(const __nv_bfloat16* p) {
   return make_float4(lo.x, lo.y, hi.x, hi.y);
 }
 
+// from_float<T>(x): the T nearest to x.
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ __half from_float<__half>(float x) {
+  return __float2half(x);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16(x);
+}
+
 __device__ inline void store4(float* p, float4 x) { *reinterpret_cast<float4*>(p) = x; }
+
+__device__ inline void store4(__half* p, float4 x) {
+  uint2 raw;
+  reinterpret_cast<__half2&>(raw.x) = __floats2half2_rn(x.x, x.y);
+  reinterpret_cast<__half2&>(raw.y) = __floats2half2_rn(x.z, x.w);
+  *reinterpret_cast<uint2*>(p) = raw;
+}
+
+__device__ inline void store4(__nv_bfloat16* p, float4 x) {
+  uint2 raw;
+  reinterpret_cast<__nv_bfloat162&>(raw.x) = __floats2bfloat162_rn(x.x, x.y);
+  reinterpret_cast<__nv_bfloat162&>(raw.y) = __floats2bfloat162_rn(x.z, x.w);
+  *reinterpret_cast<uint2*>(p) = raw;
+}
 
 }  // namespace al

@@ -38,8 +38,24 @@ std::vector<float> read_rows(const DeviceBuffer& out, const std::vector<std::int
   return decode(dtype, raw.data(), rows.size() * columns);
 }
 
-DType out_dtype(const Problem& p) {
-  return p.operation == Operation::scores ? DType::fp32 : p.dtype;
+const char* result_name(const Problem& p) {
+  if (p.operation == Operation::scores) return "S";
+  return reads(p.operation, Tensor::v) ? "O" : "P";
+}
+
+DeviceBuffer uploaded(const std::vector<std::byte>& bytes, const char* name) {
+  DeviceBuffer buffer(bytes.size(), name);
+  if (!bytes.empty()) buffer.write(bytes.data(), bytes.size());
+  return buffer;
+}
+
+// S or P, where the operation reads it.
+DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
+  if (!reads(p.operation, tensor)) return {};
+  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
+  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
+  fill_on_device(p, tensor, inputs, buffer.data());
+  return buffer;
 }
 
 }  // namespace
@@ -58,6 +74,8 @@ Arguments Workbench::BufferSet::arguments() const {
   return {.q = q.data(),
           .k = k.data(),
           .v = v.data(),
+          .s = s.data(),
+          .p = p.data(),
           .out = out.data(),
           .lse = static_cast<float*>(lse.data()),
           .workspace = workspace.data()};
@@ -65,7 +83,6 @@ Arguments Workbench::BufferSet::arguments() const {
 
 Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes)
     : problem_(problem) {
-  const std::size_t element = bytes_of(problem.dtype);
   const std::size_t lse_bytes = lse_bytes_of(problem);
   const std::size_t set_bytes = set_bytes_of(problem, workspace_bytes);
   const std::size_t free = free_memory();
@@ -78,22 +95,19 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
              v = encode(problem.dtype, inputs.v);
   for (int i = 0; i < sets; ++i) {
     BufferSet& set = sets_.emplace_back();
-    set.q = DeviceBuffer(q.size(), "Q");
-    set.k = DeviceBuffer(k.size(), "K");
-    set.q.write(q.data(), q.size());
-    set.k.write(k.data(), k.size());
-    if (!v.empty()) {
-      set.v = DeviceBuffer(problem.kv_elements() * element, "V");
-      set.v.write(v.data(), v.size());
-    }
-    set.out = DeviceBuffer(problem.out_bytes(), wants_lse(problem) ? "O" : "S");
+    set.q = uploaded(q, "Q");
+    set.k = uploaded(k, "K");
+    set.v = uploaded(v, "V");
+    set.s = filled(problem, Tensor::s, inputs, "S");
+    set.p = filled(problem, Tensor::p, inputs, "P");
+    set.out = DeviceBuffer(problem.out_bytes(), result_name(problem));
     if (lse_bytes > 0) set.lse = DeviceBuffer(lse_bytes, "LSE");
     if (workspace_bytes > 0) set.workspace = DeviceBuffer(workspace_bytes, "workspace");
   }
 }
 
 ErrorReport Workbench::compare_with_oracle(const BufferSet& set) const {
-  const auto rows = read_rows(set.out, reference_.rows, reference_.columns, out_dtype(problem_));
+  const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);
   ErrorReport error = compare(problem_, reference_, rows, lse);
@@ -116,7 +130,7 @@ ErrorReport Workbench::check(const Variant& variant) {
 }
 
 std::vector<float> Workbench::result() const {
-  const DType dtype = out_dtype(problem_);
+  const DType dtype = problem_.out_dtype();
   std::vector<std::byte> raw(problem_.out_bytes());
   sets_.front().out.read(raw.data(), raw.size());
   return decode(dtype, raw.data(), problem_.out_elements());

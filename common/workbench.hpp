@@ -25,13 +25,13 @@ class Workbench {
   ErrorReport check(const Variant& variant);
   // Times it, then compares what the last timed run left with the oracle. `samples` as benchmark().
   Benchmark time(const Variant& variant, int samples, ErrorReport& error);
-  // The whole result, and LSE, as fp32, after check().
+  // The whole result, and attention's LSE, as fp32, after check().
   std::vector<float> result() const;
   std::vector<float> lse() const;
 
  private:
   struct BufferSet {
-    DeviceBuffer q, k, v, out, lse, workspace;
+    DeviceBuffer q, k, v, s, p, out, lse, workspace;
     Arguments arguments() const;
   };
 

@@ -16,13 +16,15 @@ A pair of comments in a Markdown file says what stands between them:
 
         One row for each row of that results file with this config, dtype and mask (full or
         causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
+        operation= picks the rows that compute it, as in operation=softmax; without, all do.
         columns= may be left out.
 
     <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
     <!-- /weave -->
 
         One row for each stage that has docs/results/GPU/STAGE.json: its best variant, with the
-        first of the dtypes and masks that the stage was measured with.
+        first of the dtypes and masks that the stage was measured with; where a stage's variants
+        compute different things, of those that do most.
 
     <!-- weave: heat_map results=docs/results/h200/01_naive_qk_tiles.json config=hdim64_seq4k
          dtype=fp32 mask=full -->
@@ -50,6 +52,7 @@ SNIPPET = re.compile(r"^\s*(?://|#) \[snippet (\w+)\]$")
 SNIPPET_END = re.compile(r"^\s*(?://|#) \[/snippet\]$")
 LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".py": "python",
              ".cmake": "cmake", ".txt": "cmake"}
+OPERATIONS = ["scores", "softmax", "probabilities", "pv", "attention"]  # as the pipeline does them: the last is all
 SKIPPED_FOLDERS = re.compile(r"^(\..*|build.*|student|__pycache__)$")
 
 
@@ -158,7 +161,7 @@ COLUMNS = {
     "barriers": ("barriers", count("barriers")),
     "shuffles": ("shuffles", count("shuffles")),
 }
-WORDS = {"stage", "variant", "idea", "config", "dtype", "mask"}  # lined up on the left
+WORDS = {"stage", "variant", "idea", "config", "dtype", "mask", "operation"}  # lined up on the left
 TIMED_COLUMNS = "variant,ms,prior,tflops,limit,predicted,error"
 COUNTED_COLUMNS = "variant,global_mb,sectors,wavefronts,barriers,error"
 
@@ -213,17 +216,22 @@ def mask_of(problem):
 
 
 def chosen_problems(results, name, arguments):
-    """Indices of the problems that config, dtype and mask name, in the order they name them."""
+    """Indices of the problems that config, dtype, mask and operation name, in the order they name
+    them."""
     problems = results["problems"]
+    operations = arguments.get("operation", ",".join(OPERATIONS)).split(",")
     chosen = []
     for config in arguments["config"].split(","):
         for dtype in arguments["dtype"].split(","):
             for mask in arguments["mask"].split(","):
-                found = [i for i, p in enumerate(problems)
-                         if (p["config"], p["dtype"], mask_of(p)) == (config, dtype, mask)]
+                found = [i for operation in operations for i, p in enumerate(problems)
+                         if (p["config"], p["dtype"], mask_of(p), p["operation"])
+                         == (config, dtype, mask, operation)]
                 if not found:
-                    there = [f"{p['config']} {p['dtype']} {mask_of(p)}" for p in problems]
-                    raise WeaveError(f"{name} has no {config} {dtype} {mask}; there are: "
+                    there = [f"{p['config']} {p['dtype']} {mask_of(p)} {p['operation']}"
+                             for p in problems]
+                    asked = f"{config} {dtype} {mask} {arguments.get('operation', '')}".rstrip()
+                    raise WeaveError(f"{name} has no {asked}; there are: "
                                      + ", ".join(dict.fromkeys(there)))
                 chosen += found
     return chosen
@@ -246,14 +254,15 @@ def table(root, arguments, page):
     default = TIMED_COLUMNS if results["backend"] == "cuda" else COUNTED_COLUMNS
     names = arguments.get("columns", default).split(",")
     columns = [column(part) for part in names]
-    varying = [key for key in ("config", "dtype", "mask") if "," in arguments[key]]
+    varying = [key for key in ("config", "dtype", "mask", "operation")
+               if "," in arguments.get(key, "")]
 
     titles = [(key, True) for key in varying]
     titles += [(title, key in WORDS) for key, (title, _) in zip(names, columns)]
     lines, refused = [], []
     for index in chosen:
         problem = results["problems"][index]
-        labels = {"config": problem["config"], "dtype": problem["dtype"], "mask": mask_of(problem)}
+        labels = {**problem, "mask": mask_of(problem)}
         for row in results["rows"]:
             if row["problem"] != index:
                 continue
@@ -307,13 +316,16 @@ def own_rows(rows, stage):
 
 
 def first_measured(results, stage, arguments):
-    """The index of the first named problem for which this stage has a time, or None."""
+    """The index of the first named problem for which this stage has a time, or None; of several
+    operations, that which does most."""
     for dtype in arguments["dtype"].split(","):
         for mask in arguments["mask"].split(","):
-            for i, p in enumerate(results["problems"]):
-                if (p["config"], p["dtype"], mask_of(p)) == (arguments["config"], dtype, mask):
-                    if own_rows(timed_rows(results, i), stage):
-                        return i
+            measured = [i for i, p in enumerate(results["problems"])
+                        if (p["config"], p["dtype"], mask_of(p)) == (arguments["config"], dtype, mask)
+                        and own_rows(timed_rows(results, i), stage)]
+            if measured:
+                return max(measured, key=lambda i: OPERATIONS.index(
+                    results["problems"][i]["operation"]))
     return None
 
 
@@ -322,7 +334,7 @@ def heat_map(root, arguments, page):
     results = read_results(root, name)
     chosen = chosen_problems(results, name, arguments)
     if len(chosen) != 1:
-        raise WeaveError("a heat map is of one config, dtype and mask")
+        raise WeaveError("a heat map is of one config, dtype, mask and operation")
     right = timed_rows(results, chosen[0])
     best = {}  # (BLOCK_M, BLOCK_N): (ms, threads); infinitely slow where nothing ran
     for row in results["rows"]:
@@ -353,9 +365,9 @@ def heat_map(root, arguments, page):
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "snippet": (lambda root, arguments, page: snippet(root, arguments), {"file", "name"}, set()),
-    "table": (table, {"results", "config", "dtype", "mask"}, {"columns"}),
+    "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
-    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, set()),
+    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation"}),
 }
 
 

@@ -35,18 +35,27 @@ typedef enum al_status {
 
 typedef enum al_dtype { AL_FP16 = 1, AL_BF16 = 2, AL_FP32 = 3 } al_dtype;
 
-/* O = softmax(scale * Q K^T) V, or the part of it that the stage computes.
+/* O = softmax(scale * Q K^T) V, or the part of it that the stage's variant computes.
  *
  *   q         [batch, heads, seq, head_dim]        of dtype
  *   k, v      [batch, kv_heads, kv_seq, head_dim]  of dtype; query head h reads key/value head
  *                                                  h / (heads / kv_heads)
- *   o         [batch, heads, seq, head_dim]        of dtype. A stage that computes scores
- *             (01_naive_qk) writes S here, [batch, heads, seq, kv_seq] in fp32; it leaves
- *             masked scores unwritten, and reads no v
- *   lse       [batch, heads, seq] fp32, natural logarithm; NULL: not wanted
+ *   s, p      [batch, heads, seq, kv_seq]          of dtype, contiguous; masked entries are not
+ * read o         the result lse       [batch, heads, seq] fp32, natural logarithm; NULL: not wanted
+ *
+ * What a variant reads and writes; what it does not read must be NULL:
+ *
+ *   computes                    reads     o is
+ *   scores (01)                 q, k      S, [batch, heads, seq, kv_seq] in fp32
+ *   softmax of scores (02)      s         P, [batch, heads, seq, kv_seq] of dtype; has lse
+ *   both (02's pipeline)        q, k      P, likewise
+ *   P V (03)                    p, v      O, [batch, heads, seq, head_dim] of dtype
+ *   attention                   q, k, v   O, likewise; has lse
+ *
+ * Masked entries of S and P are left unwritten.
  *
  * Causal is aligned bottom-right: query i sees the keys j <= i + kv_seq - seq.
- * q, k, v, o and lse are 16-byte aligned, workspace 256-byte.
+ * q, k, v, s, p, o and lse are 16-byte aligned, workspace 256-byte.
  *
  * Set the whole struct to zero, then struct_size and what you need. A caller compiled against an
  * older header passes a smaller struct; what it lacks counts as zero. A struct larger than this
@@ -58,7 +67,7 @@ typedef struct al_arguments {
   int32_t batch, heads, kv_heads, seq, kv_seq, head_dim;
   int32_t causal; /* 0 or 1 */
   double scale;   /* NaN: 1 / sqrt(head_dim) */
-  const void *q, *k, *v;
+  const void *q, *k, *v, *s, *p;
   void* o;
   float* lse;
   void* workspace; /* al_workspace_bytes() of memory; NULL where that is 0 */
@@ -90,7 +99,7 @@ AL_API al_status al_variant_name(const char* stage, int32_t index, const char** 
 AL_API al_status al_best_variant(const char* stage, const al_arguments* arguments,
                                  const char** name);
 
-/* AL_OK if al_run() would take these sizes and options here. Tensor pointers are not looked at. */
+/* AL_OK if al_run() would take these sizes and options here. Tensors that are read may be NULL. */
 AL_API al_status al_supports(const char* stage, const char* variant, const al_arguments* arguments);
 
 /* Bytes of device memory that al_run() needs as workspace. */

@@ -141,18 +141,23 @@ struct Request {
   Request(const char* stage_name, const char* variant_name, const al_arguments* given)
       : a(read(given)), stage(find_stage(stage_name)), problem(problem_of(a, stage)) {
     validate(problem);
-    refuse_unsupported_fields();
     if (variant_name == nullptr || std::strcmp(variant_name, "best") == 0) {
       variant = &stage.variants[stage.best(problem, device())];
     } else {
       variant = &find_variant(stage, variant_name);
     }
+    if (problem.operation != variant->operation) {
+      problem.operation = variant->operation;
+      validate(problem);
+    }
+    refuse_unsupported_fields();
     const std::string refusal = variant->refuse(problem, device());
     if (!refusal.empty()) {
-      throw usage_error(fmt::format("{} {} cannot run {}: {}.", stage.name, variant->name,
-                                    to_string(problem), refusal));
+      throw usage_error(fmt::format("{} cannot run {}: {}.", name(), to_string(problem), refusal));
     }
   }
+
+  std::string name() const { return fmt::format("{} {}", stage.name, variant->name); }
 
   std::size_t workspace_bytes() const {
     return variant->workspace ? variant->workspace(problem) : 0;
@@ -180,25 +185,37 @@ struct Request {
                   {"v_scale", a.v_scale != nullptr},       {"kv_len", a.kv_len != nullptr},
                   {"page_table", a.page_table != nullptr}, {"page_size", a.page_size != 0},
                   {"max_pages", a.max_pages != 0}};
-    for (const auto& [name, set] : fields) {
+    for (const auto& [field, set] : fields) {
       if (set) {
         throw usage_error(
-            fmt::format("{} does not support {}: it must be zero.", stage.name, name));
+            fmt::format("{} does not support {}: it must be zero.", stage.name, field));
       }
     }
-    const bool scores = problem.operation == Operation::scores;
-    if (scores && a.lse != nullptr) {
-      throw usage_error(
-          fmt::format("{} computes scores and has no lse: it must be NULL.", stage.name));
+    const Operation operation = problem.operation;
+    const bool has_lse = operation == Operation::softmax || operation == Operation::attention;
+    const struct {
+      const char* name;
+      bool set, used;
+    } tensors[] = {{"q", a.q != nullptr, reads(operation, Tensor::q)},
+                   {"k", a.k != nullptr, reads(operation, Tensor::k)},
+                   {"v", a.v != nullptr, reads(operation, Tensor::v)},
+                   {"s", a.s != nullptr, reads(operation, Tensor::s)},
+                   {"p", a.p != nullptr, reads(operation, Tensor::p)},
+                   {"lse", a.lse != nullptr, has_lse}};
+    for (const auto& [tensor, set, used] : tensors) {
+      if (set && !used) {
+        throw usage_error(fmt::format("{} computes {} and has no {}: it must be NULL.", name(),
+                                      to_string(operation), tensor));
+      }
     }
     const Problem& p = problem;
     const std::array<std::int64_t, 4> like_q{p.batch, p.heads, p.seq, p.head_dim};
     const std::array<std::int64_t, 4> like_k{p.batch, p.kv_heads, p.kv_seq, p.head_dim};
-    const std::array<std::int64_t, 4> like_s{p.batch, p.heads, p.seq, p.kv_seq};
-    require_contiguous("q_strides", like_q, a.q_strides);
-    require_contiguous("k_strides", like_k, a.k_strides);
-    if (!scores) require_contiguous("v_strides", like_k, a.v_strides);
-    require_contiguous("o_strides", scores ? like_s : like_q, a.o_strides);
+    const std::array<std::int64_t, 4> like_out{p.batch, p.heads, p.seq, p.out_columns()};
+    if (reads(operation, Tensor::q)) require_contiguous("q_strides", like_q, a.q_strides);
+    if (reads(operation, Tensor::k)) require_contiguous("k_strides", like_k, a.k_strides);
+    if (reads(operation, Tensor::v)) require_contiguous("v_strides", like_k, a.v_strides);
+    require_contiguous("o_strides", like_out, a.o_strides);
   }
 };
 
@@ -211,7 +228,9 @@ class EmulatedMemory {
     const std::size_t kv_bytes = p.kv_elements() * bytes_of(p.dtype);
     add(a.q, p.q_elements() * bytes_of(p.dtype), "q", true);
     add(a.k, kv_bytes, "k", true);
-    if (p.operation == Operation::attention) add(a.v, kv_bytes, "v", true);
+    add(a.v, kv_bytes, "v", true);
+    add(a.s, p.score_elements() * bytes_of(p.score_dtype()), "s", true);
+    add(a.p, p.score_elements() * bytes_of(p.dtype), "p", true);
     add(a.out, p.out_bytes(), "o", false);
     add(a.lse, p.q_rows() * sizeof(float), "lse", false);
     add(a.workspace, workspace_bytes, "workspace", false);
@@ -233,21 +252,23 @@ class EmulatedMemory {
 
   static inline std::mutex one_run_;
   std::lock_guard<std::mutex> lock_{one_run_};
-  std::array<void*, 6> known_;
+  std::array<void*, 8> known_;
   int count_ = 0;
 };
 #endif
 
 void run(const Request& request, Stream stream) {
   const al_arguments& a = request.a;
-  const bool scores = request.problem.operation == Operation::scores;
+  const Operation operation = request.problem.operation;
   const struct {
     const void* data;
     const char* name;
     bool needed;
-  } tensors[] = {{a.q, "q", true},
-                 {a.k, "k", true},
-                 {a.v, "v", !scores},
+  } tensors[] = {{a.q, "q", reads(operation, Tensor::q)},
+                 {a.k, "k", reads(operation, Tensor::k)},
+                 {a.v, "v", reads(operation, Tensor::v)},
+                 {a.s, "s", reads(operation, Tensor::s)},
+                 {a.p, "p", reads(operation, Tensor::p)},
                  {a.o, "o", true},
                  {a.lse, "lse", false}};
   for (const auto& [data, name, needed] : tensors) {
@@ -257,8 +278,8 @@ void run(const Request& request, Stream stream) {
   const std::size_t workspace_bytes = request.workspace_bytes();
   if (workspace_bytes > 0) {
     if (a.workspace == nullptr || a.workspace_bytes < workspace_bytes) {
-      throw usage_error(fmt::format("{} {} needs a workspace of {} bytes, and was given {}.",
-                                    request.stage.name, request.variant->name, workspace_bytes,
+      throw usage_error(fmt::format("{} needs a workspace of {} bytes, and was given {}.",
+                                    request.name(), workspace_bytes,
                                     a.workspace == nullptr ? 0 : a.workspace_bytes));
     }
     require_aligned(a.workspace, "workspace", 256);
@@ -267,6 +288,8 @@ void run(const Request& request, Stream stream) {
   const Arguments arguments{.q = a.q,
                             .k = a.k,
                             .v = a.v,
+                            .s = a.s,
+                            .p = a.p,
                             .out = a.o,
                             .lse = a.lse,
                             .workspace = workspace_bytes > 0 ? a.workspace : nullptr};

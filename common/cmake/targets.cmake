@@ -63,7 +63,7 @@ endfunction()
 
 # al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu])
 #   NAME_objects  the stage's record and kernels (stage.cu), compiled once
-#   NAME          the executable (main.cu), with the prior stage to compare with
+#   NAME          the executable (main.cu), with the prior stages to compare with and build upon
 #   NAME_tests    tests.cu
 #   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
 function(al_add_stage name)
@@ -71,15 +71,17 @@ function(al_add_stage name)
   if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
     add_subdirectory(${AL_ROOT}/${arg_PRIOR} ${CMAKE_BINARY_DIR}/${arg_PRIOR})
   endif()
-  set(stages ${name}_objects)
+  set(stages ${name}_objects)  # and those of all stages before it
   if(arg_PRIOR)
-    list(APPEND stages ${arg_PRIOR}_objects)
+    get_target_property(prior_stages ${arg_PRIOR}_objects AL_STAGES)
+    list(APPEND stages ${prior_stages})
   endif()
   al_kernel_sources(stage.cu tests.cu ${arg_TILES})
   al_cuda_sources(main.cu)
 
   add_library(${name}_objects OBJECT stage.cu)
   target_link_libraries(${name}_objects PUBLIC al_common)
+  set_target_properties(${name}_objects PROPERTIES AL_STAGES "${stages}")
 
   add_executable(${name} main.cu)
   target_link_libraries(${name} PRIVATE ${stages})

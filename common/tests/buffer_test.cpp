@@ -84,6 +84,19 @@ Problem small_scores(int seq, int kv_seq, bool causal) {
   return p;
 }
 
+TEST_CASE("masked entries of P do not count; all of O does") {
+  Problem p = small_scores(5, 7, true);
+  p.head_dim = 16;
+  for (const auto& [operation, count] : {std::pair{Operation::softmax, 3 * (3 + 4 + 5 + 6 + 7)},
+                                         {Operation::probabilities, 3 * (3 + 4 + 5 + 6 + 7)},
+                                         {Operation::pv, 3 * 5 * 16}}) {
+    p.operation = operation;
+    DeviceBuffer out(p.out_bytes(), "out");
+    out.poison();
+    CHECK(count_unwritten(p, out.data()) == count);
+  }
+}
+
 TEST_CASE("all of a poisoned result is unwritten, except what is masked") {
   for (const bool causal : {false, true}) {
     for (const auto& [seq, kv_seq] : {std::pair{5, 7}, {7, 5}, {33, 130}, {1, 1}}) {

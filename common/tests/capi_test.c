@@ -112,7 +112,14 @@ int c_bad_arguments(void) {
                        "multiple of the key/value heads.");
   EXPECT_FIELD_REFUSED(scale, (double)INFINITY,
                        "scale inf is not possible: it must be a finite number.");
-  EXPECT_FIELD_REFUSED(lse, &one, "01_naive_qk computes scores and has no lse: it must be NULL.");
+#define EXPECT_NULL_WANTED(field)                                                      \
+  EXPECT_FIELD_REFUSED(field, &one,                                                    \
+                       "01_naive_qk register_tiles computes scores and has no " #field \
+                       ": it must be NULL.")
+  EXPECT_NULL_WANTED(lse);
+  EXPECT_NULL_WANTED(v);
+  EXPECT_NULL_WANTED(s);
+  EXPECT_NULL_WANTED(p);
   EXPECT_FIELD_REFUSED(q_scale, &one, "01_naive_qk does not support q_scale: it must be zero.");
   EXPECT_FIELD_REFUSED(k_scale, &one, "01_naive_qk does not support k_scale: it must be zero.");
   EXPECT_FIELD_REFUSED(v_scale, &one, "01_naive_qk does not support v_scale: it must be zero.");

@@ -1,6 +1,7 @@
 // The C interface: runs the tests written in C, and adds what takes threads and device memory.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <string>
 #include <thread>
 #include <vector>
@@ -82,6 +83,73 @@ TEST_CASE("C interface: causal leaves the masked score alone") {
   CHECK(s[0] == 8);
   CHECK(s[1] == -4);  // query 0 sees two of three keys
   CHECK(s[5] == 4);
+}
+
+namespace {
+
+// What one call says, or nothing when it is AL_OK.
+std::string said(al_status status) { return status == AL_OK ? "" : al_last_error(); }
+
+}  // namespace
+
+TEST_CASE("C interface: softmax of S, with and without LSE, then P V") {
+  const float ln2 = 0.6931472f;
+  const std::vector<float> scores{0, ln2, 7, ln2, ln2, ln2 * 2};  // [2, 3]; row 0 sees two keys
+  const std::vector<float> values{3, 6, 12};                      // column 0 of V
+  DeviceBuffer s(6 * kFloat, "S"), p(6 * kFloat, "P"), lse(2 * kFloat, "LSE"), v(48 * kFloat, "V"),
+      o(32 * kFloat, "O");
+  s.write(scores.data(), s.size());
+  std::vector<float> host_v(48);
+  for (int j = 0; j < 3; ++j) host_v[16 * j] = values[j];
+  v.write(host_v.data(), v.size());
+  p.poison();
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_FP32;
+  a.batch = 1, a.heads = 1, a.kv_heads = 1, a.seq = 2, a.kv_seq = 3, a.head_dim = 16;
+  a.causal = 1;
+  a.scale = 1;
+  a.o = p.data();
+  const auto softmax = [&] { return said(al_run("02_softmax", "online", &a, nullptr)); };
+  CHECK(softmax() == "s must not be NULL.");
+  a.s = s.data();
+  a.q = s.data();
+  CHECK(softmax() == "02_softmax online computes softmax and has no q: it must be NULL.");
+  a.q = nullptr;
+  CHECK(softmax() == "");
+  a.lse = static_cast<float*>(lse.data());
+  CHECK(softmax() == "");
+  std::vector<float> host_p(6), host_lse(2);
+  p.read(host_p.data(), p.size());
+  lse.read(host_lse.data(), lse.size());
+  for (int at : {0, 1, 3, 4, 5}) {
+    const float expected[] = {1 / 3.0f, 2 / 3.0f, 0, 0.25f, 0.25f, 0.5f};
+    CHECK(host_p[at] == doctest::Approx(expected[at]));
+  }
+  CHECK(host_p[2] != host_p[2]);  // the masked entry is poison still
+  CHECK(host_lse[0] == doctest::Approx(std::log(3.0)));
+  CHECK(host_lse[1] == doctest::Approx(std::log(8.0)));
+
+  a.o = o.data();
+  const auto pv = [&] { return said(al_run("03_pv", "register_tiles", &a, nullptr)); };
+  CHECK(pv() == "03_pv register_tiles computes pv and has no s: it must be NULL.");
+  a.s = nullptr;
+  CHECK(pv() == "03_pv register_tiles computes pv and has no lse: it must be NULL.");
+  a.lse = nullptr;
+  a.v = v.data();
+  CHECK(pv() == "p must not be NULL.");
+  a.p = p.data();
+  CHECK(pv() == "");
+  std::vector<float> host_o(32);
+  o.read(host_o.data(), o.size());
+  CHECK(host_o[0] == doctest::Approx(5));
+  CHECK(host_o[16] == doctest::Approx(8.25));
+  // The whole stage is attention; it takes no P.
+  CHECK(said(al_supports("03_pv", "best", &a)) ==
+        "03_pv pipeline computes attention and has no p: it must be NULL.");
+  a.p = nullptr;
+  CHECK(said(al_supports("03_pv", "best", &a)) == "");
 }
 
 TEST_CASE("C interface: each thread has its own last error") {

@@ -420,6 +420,169 @@ TEST_CASE("check: scores rounded to fp16 or computed from TF32 inputs fail") {
   CHECK_FALSE(computed.ok);
 }
 
+namespace {
+
+enum class SoftmaxMutant {
+  none,
+  last_tile_dropped,    // of 32 keys: not in the sum, and P = 0
+  no_maximum,           // exp(s) as it is
+  no_rescale,           // the running sum is not scaled when the maximum moves
+  not_divided,          // P = exp(s - m)
+  sum_of_neighbour,     // divided by the sum of the row before
+  mask_off_by_one,      // the sum has one key too many
+  infinite_row_is_nan,  // -inf - -inf
+};
+constexpr SoftmaxMutant kSoftmaxMutants[] = {
+    SoftmaxMutant::last_tile_dropped,  SoftmaxMutant::no_maximum,
+    SoftmaxMutant::no_rescale,         SoftmaxMutant::not_divided,
+    SoftmaxMutant::sum_of_neighbour,   SoftmaxMutant::mask_off_by_one,
+    SoftmaxMutant::infinite_row_is_nan};
+
+// Softmax as chapter 02 has it: an online sum, and P times the reciprocal of it.
+Output softmaxed(const Problem& p, const HostInputs& in, SoftmaxMutant mutant) {
+  Output output{std::vector<float>(p.score_elements(), kPoison), std::vector<float>(p.q_rows())};
+  float neighbour = 1;
+  for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+    const std::vector<float> s = input_row(p, Tensor::s, in, row);
+    const int visible = p.visible_keys(row % p.seq);
+    int counted = visible;
+    if (mutant == SoftmaxMutant::last_tile_dropped) counted = std::max(0, visible - 1) / 32 * 32;
+    if (mutant == SoftmaxMutant::mask_off_by_one) counted = std::min(visible + 1, p.kv_seq);
+    float m = -kInfinity, l = 0;
+    for (int j = 0; j < counted; ++j) {
+      const float larger = std::max(m, s[j]);
+      if (larger == -kInfinity && mutant != SoftmaxMutant::infinite_row_is_nan) continue;
+      if (mutant != SoftmaxMutant::no_rescale) l *= std::exp(m - larger);
+      l += std::exp(s[j] - larger);
+      m = larger;
+    }
+    output.lse[row] = m + std::log(l);
+    if (mutant == SoftmaxMutant::no_maximum) {
+      m = l = 0;
+      for (int j = 0; j < counted; ++j) l += std::exp(s[j]);
+    }
+    float divisor = l;
+    if (mutant == SoftmaxMutant::not_divided) divisor = 1;
+    if (mutant == SoftmaxMutant::sum_of_neighbour) std::swap(divisor, neighbour);
+    for (int j = 0; j < visible; ++j) {
+      float weight = j < counted ? std::exp(s[j] - m) / divisor : 0;
+      if (m == -kInfinity && mutant != SoftmaxMutant::infinite_row_is_nan) weight = 0;
+      output.o[row * p.kv_seq + j] = round_to(p.dtype, weight);
+    }
+  }
+  return output;
+}
+
+Problem softmax_problem(DType dtype) {
+  Problem p = causal_problem(dtype);
+  p.operation = Operation::softmax;
+  return p;
+}
+
+}  // namespace
+
+TEST_CASE("check: a right softmax passes, with -inf among its scores, LSE and all") {
+  for (const Problem& p : problems(Operation::softmax)) {
+    for (Distribution data : {Distribution::normal, Distribution::outliers}) {
+      CAPTURE(to_string(p));
+      const Fixture f(p, data);
+      const ErrorReport report = f.check(softmaxed(p, f.in, SoftmaxMutant::none));
+      CHECK(report.why == "");
+      CHECK(compare(p, f.exact, f.exact.plain, f.exact.plain_lse).ok);
+      CHECK_FALSE(compare(p, f.exact, std::vector<float>(p.score_elements())).ok);
+    }
+  }
+}
+
+TEST_CASE("check: every mistake in a softmax fails, by P alone") {
+  for (DType dtype : {DType::fp16, DType::bf16, DType::fp32}) {
+    for (SoftmaxMutant mutant : kSoftmaxMutants) {
+      CAPTURE(static_cast<int>(mutant));
+      Problem p = softmax_problem(dtype);
+      if (mutant == SoftmaxMutant::infinite_row_is_nan) p.kv_seq = p.seq;  // a row of one key
+      const Fixture f(p, Distribution::outliers);
+      const Output wrong = softmaxed(p, f.in, mutant);
+      CHECK_FALSE(compare(p, f.exact, wrong.o).ok);
+    }
+  }
+}
+
+TEST_CASE("check: of P, one element that was not written, a NaN, a key too many") {
+  const Problem p = softmax_problem(DType::fp16);
+  const Fixture f(p, Distribution::outliers);
+  Output output = softmaxed(p, f.in, SoftmaxMutant::none);
+  REQUIRE(f.check(output).ok);
+  for (float value : {kNan, decode(p.dtype, &kPoison, 1)[0], 1.0f}) {
+    std::vector<float> wrong = output.o;
+    wrong[3 * 130 + 40] = value;
+    CHECK(compare(p, f.exact, wrong).why.find("query 3), column 40: ") != std::string::npos);
+    wrong = output.o;
+    wrong[3 * 130 + 64] = value;  // row 3 sees 64 keys: this one is nobody's business
+    CHECK(compare(p, f.exact, wrong).ok);
+  }
+  output.lse[7] += 1e-4f;
+  CHECK(f.check(output).why.find("LSE of row 7") == 0);
+}
+
+TEST_CASE("check: the steps of the pipeline, right and wrong") {
+  for (const Problem& attention : problems(Operation::attention)) {
+    CAPTURE(to_string(attention));
+    Problem p = attention;
+    p.operation = Operation::probabilities;
+    const Fixture f(p);
+    const std::vector<float> s = right_scores(p, f.in);
+    const auto softmax_of = [&](const std::vector<float>& scores) {
+      std::vector<float> result(p.score_elements(), kPoison);
+      for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+        const auto first = scores.begin() + row * p.kv_seq;
+        const int visible = p.visible_keys(row % p.seq);
+        if (visible == 0) continue;
+        const float m = *std::max_element(first, first + visible);
+        float l = 0;
+        for (int j = 0; j < visible; ++j) l += std::exp(first[j] - m);
+        for (int j = 0; j < visible; ++j) {
+          result[row * p.kv_seq + j] = round_to(p.dtype, std::exp(first[j] - m) * (1 / l));
+        }
+      }
+      return result;
+    };
+    CHECK(compare(p, f.exact, softmax_of(s)).why == "");
+    if (p.visible_keys(p.seq - 1) > 1) {
+      std::vector<float> scaled = s;
+      for (float& score : scaled) score *= std::sqrt(2.0f);
+      CHECK_FALSE(compare(p, f.exact, softmax_of(scaled)).ok);
+      CHECK_FALSE(compare(p, f.exact, softmax_of(right_scores(p, f.in, 8))).ok);
+    }
+  }
+  for (const Problem& p : problems(Operation::pv)) {
+    CAPTURE(to_string(p));
+    const Fixture f(p);
+    // O in fp32 FMAs, keys from `from` on up to `dropped` before the last one that is visible.
+    const auto product = [&](int from, int dropped, int head_shift) {
+      std::vector<float> o(p.q_elements());
+      const std::int64_t kv_heads = std::int64_t{p.batch} * p.kv_heads;
+      for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+        const std::vector<float> weights = input_row(p, Tensor::p, f.in, row);
+        const std::int64_t kv = (row / p.seq / p.group() + head_shift) % kv_heads * p.kv_seq;
+        for (int d = 0; d < p.head_dim; ++d) {
+          float sum = 0;
+          for (int j = from; j < p.visible_keys(row % p.seq) - dropped; ++j) {
+            sum = std::fma(weights[j], f.in.v[(kv + j) * p.head_dim + d], sum);
+          }
+          o[row * p.head_dim + d] = round_to(p.dtype, sum);
+        }
+      }
+      return o;
+    };
+    CHECK(compare(p, f.exact, product(0, 0, 0)).why == "");
+    CHECK_FALSE(compare(p, f.exact, product(0, 1, 0)).ok);  // the mask is one key too narrow
+    CHECK_FALSE(compare(p, f.exact, product(1, 0, 0)).ok);
+    CHECK_FALSE(compare(p, f.exact, product(0, 0, 1)).ok);  // another head's V
+    CHECK_THROWS_AS(compare(p, f.exact, product(0, 0, 0), std::vector<float>(p.q_rows())),
+                    std::invalid_argument);
+  }
+}
+
 // 16384 keys average V out to about 0.01: an absolute tolerance is then as large as the result.
 TEST_CASE("check: table of a dropped tile that a flat tolerance of 1e-2 lets through") {
   for (DType dtype : {DType::fp16, DType::bf16}) {

@@ -2,10 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+
+#include "common/buffer.hpp"
 
 using namespace al;
 
@@ -85,6 +88,94 @@ TEST_CASE("data: Q, K, V and seeds differ; values are already rounded; scores re
   for (float value : data.q) REQUIRE(round_to(DType::bf16, value) == value);
   p.operation = Operation::scores;
   CHECK(make_inputs(p, Distribution::normal, 1).v.empty());
+  p.operation = Operation::pv;
+  const HostInputs for_pv = make_inputs(p, Distribution::normal, 1);
+  CHECK(for_pv.q.empty());
+  CHECK(for_pv.k.empty());
+  CHECK(for_pv.v == data.v);  // an input does not depend on who reads it
+}
+
+TEST_CASE("data: S is normal, with outliers -inf here and there; P is uniform in [0, 1)") {
+  Problem p = one_head(1024);
+  p.operation = Operation::softmax;
+  const auto all = [&](Tensor tensor, Distribution distribution) {
+    const HostInputs inputs = make_inputs(p, distribution, 1);
+    std::vector<float> values;
+    for (int row = 0; row < p.seq; ++row) {
+      const std::vector<float> one = input_row(p, tensor, inputs, row);
+      REQUIRE(one.size() == 1024);
+      values.insert(values.end(), one.begin(), one.end());
+    }
+    return values;
+  };
+  const std::vector<float> s = all(Tensor::s, Distribution::normal);
+  const std::vector<float> q = make_inputs(one_head(16384), Distribution::normal, 1).q;
+  CHECK(s.size() == q.size());
+  CHECK(s != q);
+  double sum = 0, squares = 0;
+  for (float value : s) sum += value, squares += value * value;
+  CHECK(std::abs(sum / s.size()) < 0.004);
+  CHECK(std::abs(squares / s.size() - 1) < 0.006);
+
+  const std::vector<float> spiked = all(Tensor::s, Distribution::outliers);
+  int infinite = 0, large = 0, other = 0;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    if (spiked[i] == s[i]) continue;
+    ++(spiked[i] == -INFINITY ? infinite : spiked[i] == 64 * s[i] ? large : other);
+  }
+  CHECK(infinite / double(s.size()) == doctest::Approx(1 / 16.0).epsilon(0.02));
+  CHECK(large / double(s.size()) == doctest::Approx(1 / 1024.0).epsilon(0.13));
+  CHECK(other == 0);
+
+  p.operation = Operation::pv;
+  const std::vector<float> weights = all(Tensor::p, Distribution::normal);
+  CHECK(weights == all(Tensor::p, Distribution::outliers));
+  double mean = 0, below_tenth = 0, outside = 0;
+  for (float value : weights) {
+    outside += value < 0 || value >= 1;
+    mean += value / weights.size();
+    below_tenth += value < 0.1f;
+  }
+  CHECK(outside == 0);
+  CHECK(mean == doctest::Approx(0.5).epsilon(0.004));
+  CHECK(below_tenth / weights.size() == doctest::Approx(0.1).epsilon(0.02));
+}
+
+TEST_CASE("data: the device holds the rows of S and P that the oracle sees, and poison else") {
+  Problem p{.batch = 2, .heads = 3, .kv_heads = 3, .seq = 21, .kv_seq = 19};
+  for (const Operation operation : {Operation::softmax, Operation::pv}) {
+    for (DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
+      for (bool causal : {true, false}) {
+        p.operation = operation;
+        p.dtype = dtype;
+        p.causal = causal;
+        CAPTURE(to_string(operation));
+        CAPTURE(to_string(p));
+        const Tensor tensor = operation == Operation::softmax ? Tensor::s : Tensor::p;
+        const HostInputs inputs = make_inputs(p, Distribution::outliers, 3);
+        DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), "tensor");
+        fill_on_device(p, tensor, inputs, buffer.data());
+        std::vector<std::byte> found(buffer.size()), expected;
+        buffer.read(found.data(), found.size());
+        for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+          std::vector<std::byte> bytes = encode(dtype, input_row(p, tensor, inputs, row));
+          const int visible = p.visible_keys(static_cast<int>(row % p.seq));
+          std::fill(bytes.begin() + visible * bytes_of(dtype), bytes.end(), std::byte{0xff});
+          expected.insert(expected.end(), bytes.begin(), bytes.end());
+        }
+        CHECK((found == expected));
+      }
+    }
+  }
+  p.operation = Operation::softmax;
+  p.fp32_scores = true;
+  const HostInputs inputs = make_inputs(p, Distribution::normal, 3);
+  std::vector<float> row = input_row(p, Tensor::s, inputs, 5);
+  p.fp32_scores = false;
+  const std::vector<float> rounded = input_row(p, Tensor::s, inputs, 5);
+  CHECK(row != rounded);
+  for (float& value : row) value = round_to(p.dtype, value);
+  CHECK(row == rounded);
 }
 
 TEST_CASE("data: every fp16 and bf16 value survives the round trip") {

@@ -21,6 +21,10 @@ const Program stage{.name = "01_naive_qk",
                     .title = "S = scale Q K^T on CUDA cores",
                     .operation = Operation::scores,
                     .variants = {"naive", "coalesced", "shared_tiles", "register_tiles"}};
+const Program softmax{.name = "02_softmax",
+                      .title = "P = softmax(S)",
+                      .operation = Operation::probabilities,
+                      .variants = {"online"}};
 const Program attention{.name = "04_fused_v1", .title = "One kernel", .variants = {"fused"}};
 const Program ladder{
     .name = "ladder", .title = "Every stage", .variants = {"fused"}, .is_ladder = true};
@@ -117,7 +121,10 @@ TEST_CASE("the published shapes are those of the contract") {
         "decode_128k: B1 H16 N1 Nkv131072 D64 fp16 full\n"
         "decode_8k_gqa: B1 H32 Hkv8 N1 Nkv8192 D128 fp16 full\n"
         "decode_64k_gqa: B1 H32 Hkv8 N1 Nkv65536 D128 fp16 full\n"
-        "decode_128k_gqa: B1 H32 Hkv8 N1 Nkv131072 D128 fp16 full\n");
+        "decode_128k_gqa: B1 H32 Hkv8 N1 Nkv131072 D128 fp16 full\n"
+        "softmax_1k: B1 H16 N1024 D64 fp16 full\n"
+        "softmax_4k: B1 H4 N4096 D64 fp16 full\n"
+        "softmax_8k: B1 H2 N8192 D64 fp16 full\n");
 }
 
 TEST_CASE("every combination of config, dtype and mask, in that order") {
@@ -319,6 +326,9 @@ TEST_CASE("--load: the files hold the shape") {
   CHECK(has(complaint({"--load", in}, attention), {"v.npy", "does not exist"}));
   write_tensor(v, {2, 3, 7, 32});
   CHECK(one({"--load", in}, attention).kv_seq == 7);
+  fs::remove(v);
+  CHECK(one({"--load", in}, softmax).kv_seq == 7);  // two steps of three: no V either
+  write_tensor(v, {2, 3, 7, 32});
 
   // f4 is rounded to --dtype, and an option that agrees is no contradiction.
   CHECK(one({"--load", in, "--dtype", "bf16", "--seq", "5", "--full"}).dtype == DType::bf16);

@@ -81,6 +81,22 @@ TEST_CASE("problem: larger than an index holds") {
           large_scores(p);
           p.operation = Operation::scores;
         }).find("S alone would take") != std::string::npos);
+  CHECK(refusal([&](Problem& p) {
+          large_scores(p);
+          p.operation = Operation::softmax;
+          p.fp32_scores = true;
+        }).find("S alone would take") != std::string::npos);
+  const auto large_probabilities = [&](Problem& p) {
+    large_scores(p);
+    p.heads = p.kv_heads = 2;
+  };
+  CHECK(refusal(large_probabilities) == "");
+  for (const Operation operation : {Operation::probabilities, Operation::pv}) {
+    CHECK(refusal([&](Problem& p) {
+            large_probabilities(p);
+            p.operation = operation;
+          }).find("P alone would take") != std::string::npos);
+  }
 }
 
 TEST_CASE("problem: data types") {
@@ -107,6 +123,54 @@ TEST_CASE("problem: causal is aligned bottom-right") {
   CHECK(p.visible_keys(0) == p.kv_seq);
 }
 
+TEST_CASE("problem: what each operation reads and writes") {
+  const struct {
+    Operation operation;
+    const char *name, *reads;
+    int columns, visible;  // of row 0
+    DType s, out;
+    double inputs;  // bytes
+  } expected[] = {
+      {Operation::scores, "scores", "qk", 6, 3, DType::fp32, DType::fp32, 2 * (64 + 96)},
+      {Operation::softmax, "softmax", "s", 6, 3, DType::bf16, DType::bf16, 2 * 24},
+      {Operation::probabilities, "probabilities", "qk", 6, 3, DType::fp32, DType::bf16,
+       2 * (64 + 96)},
+      {Operation::pv, "pv", "vp", 16, 16, DType::fp32, DType::bf16, 2 * (96 + 24)},
+      {Operation::attention, "attention", "qkv", 16, 16, DType::fp32, DType::bf16,
+       2 * (64 + 2 * 96)},
+  };
+  for (const auto& e : expected) {
+    CAPTURE(e.name);
+    const Problem p{.operation = e.operation,
+                    .heads = 1,
+                    .kv_heads = 1,
+                    .seq = 4,
+                    .kv_seq = 6,
+                    .head_dim = 16,
+                    .dtype = DType::bf16};
+    CHECK(to_string(p.operation) == std::string(e.name));
+    std::string found;
+    for (const auto& [tensor, letter] : {std::pair{Tensor::q, 'q'},
+                                         {Tensor::k, 'k'},
+                                         {Tensor::v, 'v'},
+                                         {Tensor::s, 's'},
+                                         {Tensor::p, 'p'}}) {
+      if (reads(e.operation, tensor)) found += letter;
+    }
+    CHECK(found == e.reads);
+    CHECK(p.out_columns() == e.columns);
+    CHECK(p.visible_columns(0) == e.visible);
+    CHECK(p.visible_columns(3) == e.columns);
+    CHECK(p.score_dtype() == e.s);
+    CHECK(p.out_dtype() == e.out);
+    CHECK(p.out_bytes() == 4 * e.columns * bytes_of(e.out));
+    CHECK(p.in_bytes() == e.inputs);
+  }
+  Problem inside{.operation = Operation::softmax, .dtype = DType::fp16, .fp32_scores = true};
+  CHECK(inside.score_dtype() == DType::fp32);
+  CHECK(inside.out_dtype() == DType::fp16);
+}
+
 TEST_CASE("problem: least work") {
   Problem p{.batch = 2, .heads = 4, .kv_heads = 2, .seq = 100, .kv_seq = 300, .head_dim = 64};
   p.causal = false;
@@ -119,6 +183,21 @@ TEST_CASE("problem: least work") {
   CHECK(minimum_work(p).flops == 2.0 * 2 * 4 * area * 64);
   CHECK(minimum_work(p).bytes == 2.0 * (2 * 4 * 100 * 64 + 2 * 2 * 300 * 64) + 4.0 * 2 * 4 * area);
 
+  SUBCASE("the pipeline's steps: softmax is a matter of bytes, masked entries cost nothing") {
+    const double q = 2 * 4 * 100 * 64, kv = 2 * 2 * 300 * 64, visible = 2 * 4 * area;
+    const auto work = [&](Operation operation) {
+      p.operation = operation;
+      return minimum_work(p);
+    };
+    CHECK(work(Operation::softmax).flops == 0);
+    CHECK(work(Operation::softmax).bytes == 4 * visible);
+    CHECK(work(Operation::probabilities).flops == 2 * visible * 64);
+    CHECK(work(Operation::probabilities).bytes == 2 * (q + kv + visible));
+    CHECK(work(Operation::pv).flops == 2 * visible * 64);
+    CHECK(work(Operation::pv).bytes == 2 * (visible + kv + q));
+    p.fp32_scores = true;
+    CHECK(work(Operation::softmax).bytes == 6 * visible);
+  }
   SUBCASE("the area is that of the visible scores, but for the width of the diagonal") {
     for (const auto& [seq, kv_seq] :
          {std::pair{100, 300}, std::pair{300, 100}, std::pair{200, 200}}) {

@@ -159,6 +159,117 @@ TEST_CASE("reference: scores") {
   CHECK(squares / scales == doctest::Approx(1).epsilon(0.3));
 }
 
+TEST_CASE("reference: softmax of rows that are made, not held") {
+  for (Problem p :
+       {small(2, 1, 9, 13, true), small(2, 1, 13, 9, true), small(3, 3, 5, 17, false)}) {
+    p.operation = Operation::softmax;
+    const HostInputs in = make_inputs(p, Distribution::outliers, 3);
+    CHECK(in.q.empty());
+    const ReferenceRows r = reference(p, in, all_rows(p));
+    CHECK(r.columns == p.kv_seq);
+    double worst = 0, worst_lse = 0, worst_plain = 0;
+    int infinite = 0;
+    for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+      const std::vector<float> s = input_row(p, Tensor::s, in, row);
+      const int visible = p.visible_keys(row % p.seq);
+      CHECK(r.visible(p, row) == visible);
+      double sum = 0, largest = 0;
+      for (int j = 0; j < visible; ++j) sum += std::exp(double{s[j]});
+      for (int j = 0; j < visible; ++j) {
+        const double exact = sum == 0 ? 0 : std::exp(double{s[j]}) / sum;
+        infinite += s[j] == -kInfinity && r.exact[row * p.kv_seq + j] == 0;
+        largest = std::max(largest, exact);
+        worst = std::max(worst, std::abs(r.exact[row * p.kv_seq + j] - exact));
+        worst_plain = std::max(worst_plain, std::abs(r.plain[row * p.kv_seq + j] - exact));
+      }
+      CHECK(r.row_scale[row] == doctest::Approx(largest).epsilon(1e-12));
+      if (sum > 0) {
+        worst_lse = std::max(worst_lse, std::abs(r.exact_lse[row] - std::log(sum)));
+      } else {
+        CHECK(r.exact_lse[row] == -kInfinity);
+        CHECK(r.plain_lse[row] == -kInfinity);
+      }
+    }
+    CHECK(infinite > 0);
+    CHECK(worst < 1e-14);
+    CHECK(worst_lse < 1e-13);
+    CHECK(worst_plain < 0x1p-11);
+    CHECK(worst_plain > 1e-5);  // P is rounded
+  }
+}
+
+TEST_CASE("reference: a row of nothing but -inf is P = 0, LSE = -inf") {
+  Problem p = small(1, 1, 400, 1, false);  // one key: every sixteenth row
+  p.operation = Operation::softmax;
+  const HostInputs in = make_inputs(p, Distribution::outliers, 3);
+  const ReferenceRows r = reference(p, in, all_rows(p));
+  int infinite = 0;
+  for (int row = 0; row < 800; ++row) {
+    const bool none = input_row(p, Tensor::s, in, row)[0] == -kInfinity;
+    infinite += none;
+    CHECK(r.exact[row] == (none ? 0 : 1));
+    CHECK(r.plain[row] == (none ? 0 : 1));
+    CHECK((r.exact_lse[row] == -kInfinity) == none);
+  }
+  CHECK(infinite > 20);
+}
+
+TEST_CASE("reference: probabilities, times V, are attention") {
+  for (Problem p : {small(4, 2, 9, 13, true), small(4, 1, 13, 9, true)}) {
+    const HostInputs in = make_inputs(p, Distribution::normal, 3);
+    const ReferenceRows attention = reference(p, in, all_rows(p));
+    p.operation = Operation::probabilities;
+    const ReferenceRows r = reference(p, in, all_rows(p));
+    CHECK(r.exact_lse == attention.exact_lse);
+    CHECK(r.plain_lse == attention.plain_lse);
+    double worst = 0, worst_sum = 0;
+    for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+      const std::int64_t kv = row / p.seq / p.group() * p.kv_seq;
+      const int visible = r.visible(p, row);
+      double sum = 0, first = 0;  // of P, and of column 0 of O
+      for (int j = 0; j < visible; ++j) {
+        sum += r.exact[row * p.kv_seq + j];
+        first += r.exact[row * p.kv_seq + j] * in.v[(kv + j) * p.head_dim];
+      }
+      if (visible > 0) worst_sum = std::max(worst_sum, std::abs(sum - 1));
+      worst = std::max(worst, std::abs(first - attention.exact[row * p.head_dim]));
+    }
+    CHECK(worst < 1e-14);
+    CHECK(worst_sum < 1e-14);
+  }
+}
+
+TEST_CASE("reference: P V by the definition") {
+  for (Problem p :
+       {small(4, 2, 9, 13, true), small(4, 1, 13, 9, true), small(2, 2, 5, 17, false)}) {
+    p.operation = Operation::pv;
+    const HostInputs in = make_inputs(p, Distribution::normal, 3);
+    const ReferenceRows r = reference(p, in, all_rows(p));
+    CHECK(r.columns == p.head_dim);
+    CHECK(r.exact_lse.empty());
+    double worst = 0, worst_plain = 0;
+    for (std::int64_t row = 0; row < p.q_rows(); ++row) {
+      const std::vector<float> weights = input_row(p, Tensor::p, in, row);
+      const std::int64_t kv = row / p.seq / p.group() * p.kv_seq;
+      double squares = 0;
+      for (int d = 0; d < p.head_dim; ++d) {
+        double exact = 0;
+        for (int j = 0; j < p.visible_keys(row % p.seq); ++j) {
+          const double term = double{weights[j]} * in.v[(kv + j) * p.head_dim + d];
+          exact += term;
+          squares += term * term / p.head_dim;
+        }
+        worst = std::max(worst, std::abs(r.exact[row * p.head_dim + d] - exact));
+        worst_plain = std::max(worst_plain, std::abs(r.plain[row * p.head_dim + d] - exact));
+      }
+      CHECK(r.row_scale[row] == doctest::Approx(std::sqrt(squares)).epsilon(1e-12));
+    }
+    CHECK(worst < 1e-13);
+    CHECK(worst_plain < 1e-2);
+    CHECK(worst_plain > 1e-4);  // O is rounded
+  }
+}
+
 TEST_CASE("reference: outliers make rows that are one key's, and logits that are large") {
   Problem tiny;
   tiny.operation = Operation::scores;
@@ -215,6 +326,15 @@ TEST_CASE("reference: which rows are checked") {
     decode.seq = 1;
     decode.kv_seq = 1 << 20;
     CHECK(rows_to_check(decode).size() == 8);
+  }
+  SUBCASE("a softmax costs no FLOPs, and is sampled all the same; so is what reads P") {
+    Problem p{.batch = 4, .heads = 32, .kv_heads = 32, .seq = 4096, .kv_seq = 4096};
+    Problem few{.heads = 2, .kv_heads = 2, .seq = 1024, .kv_seq = 4096};
+    for (Operation operation : {Operation::softmax, Operation::pv}) {
+      p.operation = few.operation = operation;
+      CHECK(rows_to_check(p).size() == 512);
+      CHECK(rows_to_check(few).size() == 2048);  // 8 Mi elements
+    }
   }
   SUBCASE("a sample of a large one: the corners, the tile edges, and anything else") {
     Problem p{.batch = 2, .heads = 16, .kv_heads = 16, .seq = 8000, .kv_seq = 8000};

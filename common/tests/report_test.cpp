@@ -204,6 +204,50 @@ TEST_CASE("text table of an emulator run: counts where times would be") {
   CHECK(text.find("yardstick") == text.npos);  // the legend explains what is there
 }
 
+// What 02 shows of one shape: its prior, its softmax, and both as a pipeline.
+Results softmax_results() {
+  Results results = gpu_results();
+  Row prior = timed("register_tiles", 7.125), online = timed("online", 3.5),
+      pipeline = timed("pipeline", 10.5);
+  prior.role = Role::prior;
+  for (Row* row : {&online, &pipeline}) row->stage = "02_softmax";
+  online.problem.operation = Operation::softmax;
+  online.tflops.reset();
+  online.limit = Limit{"copy GB/s", 4280, 3.25};
+  pipeline.problem.operation = Operation::probabilities;
+  pipeline.prior = "01_naive_qk/register_tiles";
+  pipeline.ratio_to_prior = 0.68;
+  results.rows = {prior, online, pipeline};
+  return results;
+}
+
+TEST_CASE("a block for each operation; a softmax is a matter of GB/s") {
+  const std::string text = text_table(softmax_results());
+  std::vector<std::string> headings, titles;
+  for (const std::string& line : lines(text)) {
+    if (line.starts_with("hdim64_seq4k: ")) headings.push_back(line);
+    if (line.starts_with("  variant")) titles.push_back(line);
+  }
+  REQUIRE(headings.size() == 3);
+  REQUIRE(titles.size() == 3);
+  CHECK(has(headings[0], ", S = scale Q K^T; at least 275 GFLOP and 8,858 MB"));
+  CHECK(has(headings[1], ", P = softmax(S); at least 17,180 MB"));
+  CHECK(has(headings[2], ", P = softmax(scale Q K^T); at least 275 GFLOP and"));
+  CHECK(has(titles[0], "TFLOP/s"));
+  CHECK(has(titles[1], "GB/s"));
+  CHECK(titles[1].find("FLOP") == std::string::npos);
+  CHECK(has(line_with(text, "online"), "  2493  "));
+  CHECK(has(line_with(text, "pipeline"), "0.68"));
+}
+
+TEST_CASE("the headings of the other operations") {
+  Results results = softmax_results();
+  results.rows[0].problem.operation = Operation::pv;
+  results.rows[1].problem.operation = Operation::attention;
+  CHECK(has(text_table(results), ", O = P V; "));
+  CHECK(has(text_table(results), ", O = softmax(scale Q K^T) V; "));
+}
+
 TEST_CASE("one stage alone: its name is not repeated on every line") {
   Results results = gpu_results();
   results.rows.resize(3);
@@ -215,7 +259,10 @@ TEST_CASE("one stage alone: its name is not repeated on every line") {
 TEST_CASE("JSON: read_results takes back what to_json wrote") {
   const Folder folder;
   const std::string path = folder.path / "results.json";
-  for (const Results& results : {gpu_results(), emulator_results()}) {
+  Results pv = softmax_results();
+  pv.rows[0].problem.operation = Operation::pv;
+  pv.rows[1].problem.operation = Operation::attention;
+  for (const Results& results : {gpu_results(), emulator_results(), softmax_results(), pv}) {
     const std::string written = to_json(results);
     write_text(path, written);
     const Results back = read_results(path);
@@ -255,7 +302,9 @@ TEST_CASE("JSON: the schema accepts it, and does not accept anything") {
     REQUIRE(at != text.npos);
     return text.replace(at, from.size(), to);
   };
-  for (const Results& results : {gpu_results(), emulator_results()}) CHECK(valid(to_json(results)));
+  for (const Results& results : {gpu_results(), emulator_results(), softmax_results()}) {
+    CHECK(valid(to_json(results)));
+  }
 
   const std::string good = to_json(gpu_results());
   CHECK_FALSE(valid(with(good, "results 1", "results 0")));
@@ -312,7 +361,8 @@ TEST_CASE("CSV: a header, and a line of as many fields for each row") {
   for (const std::string& line : all) CHECK(fields(line) == fields(all[0]));
   CHECK(fields(lines(to_csv(emulator_results()))[2]) == fields(all[0]));
   CHECK(
-      has(all[1], "cuda,NVIDIA H200,01_naive_qk,naive,stage,hdim64_seq4k,fp32,false,4,32,32,4096"));
+      has(all[1],
+          "cuda,NVIDIA H200,01_naive_qk,naive,stage,hdim64_seq4k,fp32,false,scores,4,32,32,4096"));
   CHECK(has(all[1], ",events,612.5,600.25,630.875,30,"));
   CHECK(has(all[6], ",\"shared_tiles keeps 320 KiB in shared memory, and"));
 }

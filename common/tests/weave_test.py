@@ -188,6 +188,29 @@ class Tables(Repository):
         self.assertIn("| mask | variant | ms |", text)
         self.assertIn("| full | `naive` | 5.00 |\n| causal | `naive` | 3.00 |", text)
 
+    def test_operations(self):
+        several = results([row("tiles", 7, role="prior"),
+                           row("pipeline", 9, "02_softmax", problem=1, ratio_to_prior=7 / 9,
+                               prior="01_naive_qk/tiles"),
+                           row("online", 2, "02_softmax", problem=2),
+                           row("libraries", 3, "yardstick", "yardstick", problem=1)],
+                          [problem(), problem(operation="probabilities"), problem(operation="softmax")])
+        del several["rows"][2]["tflops"]  # a softmax has none
+        self.write("docs/results/h200/02_softmax.json", json.dumps(several))
+        where = self.WHERE.replace("01_naive_qk", "02_softmax") + " columns=variant,ms,prior,tflops"
+        tiles, pipeline = "| `tiles` (the rung before) | 7.00 | – | 39.3 |", (
+            "| `pipeline` | 9.00 | 0.778× `01_naive_qk/tiles` | 30.6 |")
+        online, libraries = "| `online` | 2.00 | – | – |", "| `libraries` (yardstick) | 3.00 | – | 91.7 |"
+        self.assertIn("\n".join([tiles, online, pipeline, libraries]), self.woven(f"table {where}"))
+        self.assertEqual(self.woven(f"table {where} operation=softmax").split("\n")[2:4], [online, ""])
+        text = self.woven(f"table {where} operation=probabilities,softmax")
+        self.assertIn("| operation | variant | ms |", text)
+        self.assertIn("\n".join(["| probabilities " + pipeline, "| probabilities " + libraries,
+                                 "| softmax " + online]), text)
+        self.assertIn("has no hdim64_seq4k fp32 full pv; there are: hdim64_seq4k fp32 full scores, "
+                      "hdim64_seq4k fp32 full probabilities, hdim64_seq4k fp32 full softmax",
+                      self.complaint(f"table {where} operation=pv"))
+
     def test_counts_of_the_emulator(self):
         counted = copy.deepcopy(LADDER_01)
         counted["backend"] = "emulator"
@@ -209,7 +232,7 @@ class Tables(Repository):
     def test_errors(self):
         self.assertIn("nosuch.json cannot be read",
                       self.complaint("table results=docs/nosuch.json config=a dtype=b mask=full"))
-        self.assertIn("has no tiny fp32 full; there are: hdim64_seq4k fp32 full",
+        self.assertIn("has no tiny fp32 full; there are: hdim64_seq4k fp32 full scores",
                       self.complaint(f"table {self.WHERE}".replace("hdim64_seq4k", "tiny")))
         self.assertIn("column speed is not known",
                       self.complaint(f"table {self.WHERE} columns=variant,speed"))
@@ -237,6 +260,13 @@ class Ladder(Repository):
             "| [04_fused_v1](04_fused_v1/) | `fused` | fp32 full | 4.00 | 5.00× `01_naive_qk/old` | 68.8 "
             "| 109 % FFMA |"])
         self.assertEqual(lines[4], "")
+
+    def test_of_several_operations_the_whole(self):
+        several = results([row("online", 1, "02_softmax"), row("pipeline", 9, "02_softmax", problem=1)],
+                          [problem(operation="softmax"), problem(operation="probabilities")])
+        self.write("docs/results/h200/02_softmax.json", json.dumps(several))
+        text = self.woven("ladder gpu=h200 config=hdim64_seq4k dtype=fp32 mask=full")
+        self.assertIn("| [02_softmax](02_softmax/) | `pipeline` | fp32 full | 9.00 |", text)
 
     def test_errors(self):
         self.assertIn("no file in docs/results/t4",

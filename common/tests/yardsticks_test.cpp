@@ -12,9 +12,9 @@ namespace al {
 namespace {
 
 // Batches, groups, a scale of its own, and sizes that no tile divides.
-Problem grouped(DType dtype) {
+Problem grouped(Operation operation, DType dtype) {
   Problem p;
-  p.operation = Operation::scores;
+  p.operation = operation;
   p.batch = 2;
   p.heads = 6;
   p.kv_heads = 2;
@@ -27,29 +27,40 @@ Problem grouped(DType dtype) {
 }
 
 TEST_CASE("yardsticks have names and refuse in words") {
-  CHECK(yardsticks(Operation::scores).size() == 2);
-  const Variant& fp32 = yardsticks(Operation::scores)[0];
-  CHECK(std::string(fp32.name) == "cublas_fp32");
-  const std::string why = fp32.refuse(grouped(DType::fp16), device());
-  CHECK(why.find("--dtype fp32") != std::string::npos);
+  for (const Operation operation : {Operation::scores, Operation::pv}) {
+    REQUIRE(yardsticks(operation).size() == 2);
+    const Variant& fp32 = yardsticks(operation)[0];
+    CHECK(std::string(fp32.name) == "cublas_fp32");
+    CHECK(fp32.operation == operation);
+    const std::string why = fp32.refuse(grouped(operation, DType::fp16), device());
+    CHECK(why.find("--dtype fp32") != std::string::npos);
+  }
+  CHECK(yardsticks(Operation::softmax).empty());
+  Problem causal = grouped(Operation::pv, DType::fp32);
+  causal.causal = true;
+  for (const Variant& variant : yardsticks(Operation::pv)) {
+    CHECK(variant.refuse(causal, device()).find("--full") != std::string::npos);
+  }
 }
 
-TEST_CASE("cuBLAS computes scale * Q K^T, head by head") {
-  for (const Variant& variant : yardsticks(Operation::scores)) {
-    for (const DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
-      const Problem p = grouped(dtype);
-      CAPTURE(variant.name);
-      CAPTURE(to_string(p));
-      if (const std::string why = variant.refuse(p, device()); !why.empty()) {
-        MESSAGE("SKIP: " << why);
-        continue;
-      }
-      Workbench bench(p, make_inputs(p, Distribution::normal, 1), variant.workspace(p));
-      const ErrorReport error = bench.check(variant);
-      if (std::string(variant.name) == "cublas_tensor" && dtype == DType::fp32) {
-        CHECK(error.row_rel_l2 < 2e-3);  // TF32: ten bits of mantissa, outside the fp32 budget
-      } else {
-        CHECK_MESSAGE(error.ok, error.why);
+TEST_CASE("cuBLAS computes scale * Q K^T and P V, head by head") {
+  for (const Operation operation : {Operation::scores, Operation::pv}) {
+    for (const Variant& variant : yardsticks(operation)) {
+      for (const DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
+        const Problem p = grouped(operation, dtype);
+        CAPTURE(variant.name);
+        CAPTURE(to_string(p));
+        if (const std::string why = variant.refuse(p, device()); !why.empty()) {
+          MESSAGE("SKIP: " << why);
+          continue;
+        }
+        Workbench bench(p, make_inputs(p, Distribution::normal, 1), variant.workspace(p));
+        const ErrorReport error = bench.check(variant);
+        if (std::string(variant.name) == "cublas_tensor" && dtype == DType::fp32) {
+          CHECK(error.row_rel_l2 < 2e-3);  // TF32: ten bits of mantissa, outside the fp32 budget
+        } else {
+          CHECK_MESSAGE(error.ok, error.why);
+        }
       }
     }
   }

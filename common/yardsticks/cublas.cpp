@@ -1,5 +1,7 @@
 #include "common/yardsticks/cublas.hpp"
 
+#include <limits>
+
 #include "common/dynamic_library.hpp"
 #include "common/error.hpp"
 
@@ -85,9 +87,54 @@ int type_of(DType dtype) {
 
 std::string why_absent() { return library().why_absent(); }
 
+Gemm scores(const Problem& p, Units units, const void* q, const void* k, void* s) {
+  return {.batch = p.batch * p.kv_heads,
+          .m = p.group() * p.seq,
+          .n = p.kv_seq,
+          .k = p.head_dim,
+          .alpha = static_cast<float>(p.scale),
+          .units = units,
+          .in = p.dtype,
+          .out = DType::fp32,
+          .a = q,
+          .b = k,
+          .b_transposed = true,
+          .c = s};
+}
+
+Gemm pv(const Problem& p, Units units, const void* probabilities, const void* v, void* o) {
+  return {.batch = p.batch * p.kv_heads,
+          .m = p.group() * p.seq,
+          .n = p.head_dim,
+          .k = p.kv_seq,
+          .alpha = 1,
+          .units = units,
+          .in = p.dtype,
+          .out = p.dtype,
+          .a = probabilities,
+          .b = v,
+          .b_transposed = false,
+          .c = o};
+}
+
+std::string refuse(const Problem& p, Units units, const DeviceInfo& device) {
+  if (units == Units::fp32 && p.dtype != DType::fp32) {
+    return "cuBLAS multiplies fp16 and bf16 on the tensor cores only (cublas_tensor); this row "
+           "takes --dtype fp32";
+  }
+  if (units == Units::tensor && device.sm < 80 && p.dtype != DType::fp16) {
+    return std::string("tensor cores take ") + to_string(p.dtype) +
+           " from sm_80 on, and this is sm_" + std::to_string(device.sm) + "; choose --dtype fp16";
+  }
+  if (std::int64_t{p.group()} * p.seq > std::numeric_limits<int>::max()) {
+    return "cuBLAS counts rows in 32 bits; choose a smaller --seq";
+  }
+  return why_absent();
+}
+
 // cuBLAS thinks in column-major matrices, in which our buffers are the transposes: A is a
-// [k, m] matrix, B [k, n] and C [n, m]. What it is asked for is therefore C^T = alpha B A^T,
-// that is alpha op_T(its B) op_N(its A), with B first.
+// [k, m] matrix, B [n, k] and C [n, m]. What it is asked for is therefore C^T = alpha B^T A^T,
+// that is alpha op_N(its B) op_N(its A), with B first; op_T where our B is transposed already.
 void gemm(const Gemm& g, void* workspace, Stream stream) {
   const Library& cublas = library();
   const float beta = 0;
@@ -95,12 +142,13 @@ void gemm(const Gemm& g, void* workspace, Stream stream) {
   // Setting the stream forgets the workspace, so it comes first.
   cublas.check(cublas.set_stream(handle(), stream), "cublasSetStream");
   cublas.check(cublas.set_workspace(handle(), workspace, kWorkspaceBytes), "cublasSetWorkspace");
-  cublas.check(cublas.gemm(handle(), kOpT, kOpN, g.n, g.m, g.k, &g.alpha,  //
-                           g.b, type_of(g.in), g.k, static_cast<long long>(g.n) * g.k, g.a,
-                           type_of(g.in), g.k, static_cast<long long>(g.m) * g.k, &beta, g.c,
-                           type_of(g.out), g.n, static_cast<long long>(g.m) * g.n, g.batch,
-                           tf32 ? kCompute32FFastTF32 : kCompute32F, kDefaultAlgorithm),
-               "cublasGemmStridedBatchedEx");
+  cublas.check(
+      cublas.gemm(handle(), g.b_transposed ? kOpT : kOpN, kOpN, g.n, g.m, g.k, &g.alpha, g.b,
+                  type_of(g.in), g.b_transposed ? g.k : g.n, static_cast<long long>(g.n) * g.k, g.a,
+                  type_of(g.in), g.k, static_cast<long long>(g.m) * g.k, &beta, g.c, type_of(g.out),
+                  g.n, static_cast<long long>(g.m) * g.n, g.batch,
+                  tf32 ? kCompute32FFastTF32 : kCompute32F, kDefaultAlgorithm),
+      "cublasGemmStridedBatchedEx");
 }
 
 }  // namespace al::cublas
