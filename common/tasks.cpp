@@ -50,10 +50,11 @@ void add_stage(std::vector<Task>& tasks, const Stage& stage, const std::vector<s
   };
   for (const Variant* variant : select(stage, names, p)) {
     std::string prior;
-    if (variant->prior == kPriorStage) {
+    const std::string named = variant->prior ? variant->prior : "";
+    if (named == kPriorStage) {
       prior = add(*stage.prior, best_of(*stage.prior, p), Role::prior, "");
-    } else if (variant->prior) {
-      prior = add(stage, find_variant(stage, variant->prior), Role::prior, "");
+    } else if (!named.empty()) {
+      prior = add(stage, find_variant(stage, named), Role::prior, "");
     }
     add(stage, *variant, Role::stage, prior);
   }
