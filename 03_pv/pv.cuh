@@ -347,7 +347,7 @@ void launch_pv(const char* name, void (*kernel)(const T*, const T*, T*, KernelSh
          KernelShape(p));
 }
 
-inline void launch_coalesced(const Problem& p, const Arguments& a, Stream stream) {
+inline void launch_pv_coalesced(const Problem& p, const Arguments& a, Stream stream) {
   constexpr int BLOCK_M = 8, BLOCK_N = 32;
   dispatch(p.dtype, [&]<typename T>(T) {
     launch_pv<T>("pv_coalesced", pv_coalesced<T, BLOCK_M, BLOCK_N>, BLOCK_M, BLOCK_N,
@@ -355,7 +355,7 @@ inline void launch_coalesced(const Problem& p, const Arguments& a, Stream stream
   });
 }
 
-inline void launch_shared_tiles(const Problem& p, const Arguments& a, Stream stream) {
+inline void launch_pv_shared_tiles(const Problem& p, const Arguments& a, Stream stream) {
   constexpr int TILE = 32;
   dispatch(p.dtype, [&]<typename T>(T) {
     launch_pv<T>("pv_shared_tiles", pv_shared_tiles<T, TILE>, TILE, TILE, dim3(TILE, TILE),
@@ -365,7 +365,7 @@ inline void launch_shared_tiles(const Problem& p, const Arguments& a, Stream str
 
 // BLOCK_N must divide D; one head's V, and BLOCK_M rows of P, must stay below 2^31 elements.
 template <int BLOCK_M, int BLOCK_N, int BLOCK_K, int TM, int TN>
-void launch_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
+void launch_pv_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
   dispatch(p.dtype, [&]<typename T>(T) {
     using Tile = PVTile<T, BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>;
     launch_pv<T>("pv_register_tiles", pv_register_tiles<T, BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>,

@@ -78,19 +78,19 @@ Cost cost_register_tiles(const Problem& p) {
 
 // [snippet choose]
 // Large tiles reuse most, small ones give every SM something to do. An SM holds 512 threads.
-void launch_best_register_tiles(const Problem& p, const Arguments& a, Stream stream) {
+void launch_best_pv_tiles(const Problem& p, const Arguments& a, Stream stream) {
   const std::int64_t large_tiles = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 128);
   const bool large = large_tiles * std::min(p.head_dim, 128) * 2 >= 512 * device().sms;
   if (p.head_dim == 16) {
-    launch_register_tiles<128, 16, 16, 8, 4>(p, a, stream);
+    launch_pv_register_tiles<128, 16, 16, 8, 4>(p, a, stream);
   } else if (p.head_dim == 32) {
-    launch_register_tiles<128, 32, 16, 8, 4>(p, a, stream);
+    launch_pv_register_tiles<128, 32, 16, 8, 4>(p, a, stream);
   } else if (!large) {
-    launch_register_tiles<32, 64, 16, 4, 4>(p, a, stream);
+    launch_pv_register_tiles<32, 64, 16, 4, 4>(p, a, stream);
   } else if (p.head_dim == 64) {
-    launch_register_tiles<128, 64, 16, 8, 8>(p, a, stream);
+    launch_pv_register_tiles<128, 64, 16, 8, 8>(p, a, stream);
   } else {
-    launch_register_tiles<128, 128, 16, 8, 8>(p, a, stream);
+    launch_pv_register_tiles<128, 128, 16, 8, 8>(p, a, stream);
   }
 }
 // [/snippet]
@@ -123,7 +123,7 @@ void launch_pipeline(const Problem& p, const Arguments& a, Stream stream) {
   parts.first->launch(parts.probabilities,
                       {.q = a.q, .k = a.k, .out = P, .lse = a.lse, .workspace = P + parts.P_bytes},
                       stream);
-  launch_best_register_tiles(parts.pv, {.v = a.v, .p = P, .out = a.out}, stream);
+  launch_best_pv_tiles(parts.pv, {.v = a.v, .p = P, .out = a.out}, stream);
 }
 // [/snippet]
 
@@ -151,7 +151,7 @@ constexpr Variant kVariants[] = {
      .refuse = refuse_pv,
      .workspace = nullptr,
      .cost = cost_coalesced,
-     .launch = launch_coalesced},
+     .launch = launch_pv_coalesced},
     {.name = "shared_tiles",
      .idea = "32 x 32 tiles of P and V in shared memory",
      .prior = "coalesced",
@@ -159,7 +159,7 @@ constexpr Variant kVariants[] = {
      .refuse = refuse_pv,
      .workspace = nullptr,
      .cost = cost_shared_tiles,
-     .launch = launch_shared_tiles},
+     .launch = launch_pv_shared_tiles},
     {.name = "register_tiles",
      .idea = "8 x 8 outputs a thread, the next tiles on their way",
      .prior = "shared_tiles",
@@ -167,7 +167,7 @@ constexpr Variant kVariants[] = {
      .refuse = refuse_pv,
      .workspace = nullptr,
      .cost = cost_register_tiles,
-     .launch = launch_best_register_tiles},
+     .launch = launch_best_pv_tiles},
     {.name = "pipeline",
      .idea = "all of attention: scores, softmax and this; S and P in memory",
      .prior = kPriorStage,

@@ -27,7 +27,7 @@ constexpr Variant tile(const char* name) {
           .refuse = supported,
           .workspace = nullptr,
           .cost = nullptr,
-          .launch = launch_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>};
+          .launch = launch_pv_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>};
 }
 
 }  // namespace

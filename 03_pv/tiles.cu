@@ -37,7 +37,7 @@ TilePoint point() {
                       .refuse = refuse_tile<BLOCK_N>,
                       .workspace = nullptr,
                       .cost = nullptr,
-                      .launch = launch_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>}};
+                      .launch = launch_pv_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>}};
 }
 
 // At 16 and 32 keys a chunk; and 8, where there are not more threads than vectors to copy.
