@@ -479,10 +479,10 @@ constexpr int kLongestRowInRegisters = 16384;
 
 inline void launch_one_pass(const Problem& p, const Arguments& a, Stream stream) {
   const int N = p.kv_seq;
-  if (N <= 256) return launch_one_pass_tile<4, 256, 128>(p, a, stream);    // a warp a row
-  if (N <= 1024) return launch_one_pass_tile<4, 1024, 128>(p, a, stream);  // a warp a row
+  if (N <= 256) return launch_one_pass_tile<4, 256, 128>(p, a, stream);  // a warp a row
+  if (N <= 1024) return launch_one_pass_tile<1, 1024, 64>(p, a, stream);
   if (N <= 2048) return launch_one_pass_tile<1, 2048, 64>(p, a, stream);
-  if (N <= 4096) return launch_one_pass_tile<1, 4096, 128>(p, a, stream);
+  if (N <= 4096) return launch_one_pass_tile<1, 4096, 256>(p, a, stream);
   if (N <= 8192) return launch_one_pass_tile<1, 8192, 256>(p, a, stream);
   if (N <= kLongestRowInRegisters) return launch_one_pass_tile<1, 16384, 512>(p, a, stream);
   return launch_online(p, a, stream);  // rung 3: too long for one pass

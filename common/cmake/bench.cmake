@@ -6,6 +6,10 @@ al_setup(BACKEND cuda)
 al_build(cuda)
 al_list_stages(stages)
 foreach(stage ${stages})
-  al_run(build/cuda/bin/${stage} --config tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k
-         --dtype fp32,fp16,bf16 --causal --full --json ${results}/${stage}.json)
+  set(configs tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k)
+  if(stage STREQUAL "02_softmax")
+    string(PREPEND configs softmax_1k,softmax_4k,softmax_8k,)
+  endif()
+  al_run(build/cuda/bin/${stage} --config ${configs} --dtype fp32,fp16 --causal --full
+         --json ${results}/${stage}.json)
 endforeach()

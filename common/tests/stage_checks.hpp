@@ -52,7 +52,7 @@ inline std::vector<Problem> awkward_shapes(Operation operation) {
 // Runs the variant on poisoned outputs and asserts that every element is right.
 inline void check_variant(const Variant& variant, const Problem& p, Distribution data,
                           std::uint64_t seed = 7) {
-  INFO(variant.name << " on " << to_string(p));
+  INFO(std::string(variant.name) << " on " << to_string(p));
   REQUIRE(variant.refuse(p, device()) == "");
   const HostInputs inputs = make_inputs(p, data, seed);
   Workbench bench(p, inputs, variant.workspace ? variant.workspace(p) : 0);
