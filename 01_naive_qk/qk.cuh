@@ -79,7 +79,8 @@ __global__ void qk_coalesced(const T* Q, const T* K, float* S, KernelShape shape
 
 // Rung 3. TILE x TILE scores a block, one a thread; D is walked in chunks of TILE. A block is 1024
 // threads: at 32 registers each, two of them fit on an SM, and one computes while the other waits
-// at a barrier. [snippet shared_tiles]
+// at a barrier.
+// [snippet shared_tiles]
 template <typename T, int TILE>
 __global__ void __maxnreg__(32)
     qk_shared_tiles(const T* Q, const T* K, float* S, KernelShape shape) {
