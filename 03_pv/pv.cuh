@@ -128,8 +128,11 @@ struct PVTile {
   static constexpr int THREADS = THREADS_M * THREADS_N;
   static_assert(THREADS_M % 2 == 0, "lanes are dealt in pairs of rows");
   static_assert(TN % 4 == 0, "columns are owned four at a time");
-  // 512 threads an SM leave each 128 registers; with 128 outputs a thread needs twice that.
-  static constexpr int BLOCKS_PER_SM = TM * TN <= 64 ? 512 / THREADS : 256 / THREADS;
+  // 384 threads an SM leave each 168 registers: 64 outputs, 32 of P, and as many again so that the
+  // next loads are on their way while these are multiplied. With 512 threads, and 128 registers,
+  // there is no room for that, and the kernel took 12 % longer.
+  static constexpr int SM_THREADS = TM * TN < 64 ? 512 : TM * TN == 64 ? 384 : 256;
+  static constexpr int BLOCKS_PER_SM = THREADS < SM_THREADS ? SM_THREADS / THREADS : 1;
   using P_tile = float[BLOCK_M][BLOCK_K + 4];
   using V_tile = float[BLOCK_K][BLOCK_N];
   // Copies bring fp16 and bf16 as they are; they are widened later. fp32 needs no such place.

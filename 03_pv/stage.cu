@@ -67,17 +67,18 @@ Cost cost_shared_tiles(const Problem& p) {
   return cost(p, multiplied_entries(p, 32, 32), (bring_in + read_V + read_P) / 32);
 }
 // A thread reads, for four keys, eight float4 of P and eight of V, two passes each, and multiplies
-// 256 times. Tiles of 128 x 64 take 6 copies a thread for 16 keys, 1024 multiply-adds; a copy
+// 256 times. Both large tiles take 12 copies a thread for 32 keys, 2048 multiply-adds; a copy
 // writes 16 bytes a lane, four passes; fp16 is written, read and written again wider: eight.
 Cost cost_register_tiles(const Problem& p) {
   const double reads = (8 * 2 + 8 * 2) / 256.0;
-  const double copies = 6 * (p.dtype == DType::fp32 ? 4 : 8) / 1024.0;
-  return cost(p, multiplied_entries(p, 128, 16), reads + copies);
+  const double copies = 12 * (p.dtype == DType::fp32 ? 4 : 8) / 2048.0;
+  return cost(p, multiplied_entries(p, 128, 32), reads + copies);
 }
 // [/snippet]
 
 // [snippet choose]
-// Large tiles reuse most, small ones give every SM something to do. An SM holds 512 threads.
+// Large tiles reuse most, small ones give every SM something to do: large once they make 512
+// threads for each.
 void launch_best_pv_tiles(const Problem& p, const Arguments& a, Stream stream) {
   const std::int64_t large_tiles = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 128);
   const bool large = large_tiles * std::min(p.head_dim, 128) * 2 >= 512 * device().sms;
@@ -88,9 +89,9 @@ void launch_best_pv_tiles(const Problem& p, const Arguments& a, Stream stream) {
   } else if (!large) {
     launch_pv_register_tiles<32, 64, 16, 4, 4>(p, a, stream);
   } else if (p.head_dim == 64) {
-    launch_pv_register_tiles<128, 64, 16, 8, 8>(p, a, stream);
+    launch_pv_register_tiles<128, 64, 32, 8, 8>(p, a, stream);
   } else {
-    launch_pv_register_tiles<128, 128, 16, 8, 8>(p, a, stream);
+    launch_pv_register_tiles<64, 128, 32, 8, 8>(p, a, stream);
   }
 }
 // [/snippet]
