@@ -2,7 +2,7 @@
 //
 //   coalesced       one thread an output; neighbouring threads take neighbouring columns of V
 //   shared_tiles    a 32 x 32 tile a block; P and V are staged in shared memory and used 32 times
-//   register_tiles  up to 128 x 128 a block, 8 x 8 outputs a thread; the next tiles are on
+//   register_tiles  up to 128 x 64 a block, 8 x 8 outputs a thread; the next tiles are on
 //                   their way (cp.async) while these are multiplied
 //
 // All three multiply and add in fp32 whatever the inputs' type.
