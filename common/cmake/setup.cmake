@@ -25,6 +25,11 @@ function(al_setup)
                                ${AL_PYPI_CUDA_HEADERS_SIZE} ${AL_PYPI_CUDA_HEADERS})
   endif()
 
+  al_find_cutlass(cutlass)
+  if(NOT cutlass)
+    al_install_cutlass()
+  endif()
+
   if(arg_TOOLS)
     al_find_clang_format(clang_format)
     if(NOT clang_format)
@@ -99,7 +104,8 @@ function(al_install_debian_packages)
   endif()
 endfunction()
 
-function(al_install_python_packages what size)
+# al_pip(what size arguments...): python -m pip in the virtual environment, which is made first.
+function(al_pip what size)
   message(STATUS "Installing ${what} into ${AL_VENV}: ${size} to download")
   find_program(python3 python3 NO_CACHE)
   if(NOT python3)
@@ -114,12 +120,28 @@ function(al_install_python_packages what size)
     endif()
   endif()
   execute_process(
-    COMMAND ${AL_VENV}/bin/python -m pip install --quiet --no-deps --retries 2
-            --disable-pip-version-check ${ARGN}
+    COMMAND ${AL_VENV}/bin/python -m pip ${ARGN} --quiet --no-deps --retries 2
+            --disable-pip-version-check
     RESULT_VARIABLE code)
   if(NOT code EQUAL 0)
     message(FATAL_ERROR "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
   endif()
+endfunction()
+
+function(al_install_python_packages what size)
+  al_pip(${what} ${size} install ${ARGN})
   include(${AL_ROOT}/common/cmake/machine.cmake)  # where the packages went
   set(AL_PYPI_CUDA ${AL_PYPI_CUDA} PARENT_SCOPE)
+endfunction()
+
+# The wheel holds far more than the headers, and requires packages that nobody needs here: it is
+# downloaded, not installed, and one folder of it is unpacked.
+function(al_install_cutlass)
+  set(folder ${AL_VENV}/cutlass)
+  al_pip("the headers of CUTLASS" ${AL_PYPI_CUTLASS_SIZE} download --dest ${folder}
+         ${AL_PYPI_CUTLASS})
+  file(GLOB wheel ${folder}/*.whl)
+  file(ARCHIVE_EXTRACT INPUT ${wheel} DESTINATION ${folder}
+       PATTERNS cutlass_library/source/include/*)
+  file(REMOVE ${wheel})
 endfunction()
