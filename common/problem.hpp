@@ -72,6 +72,8 @@ struct Problem {
 
   // Number of keys query row i sees: 0 … kv_seq.
   int visible_keys(int i) const;
+
+  bool operator==(const Problem&) const = default;
 };
 
 // Throws Error(usage) unless every size is >= 1, head_dim is one of 16, 32, 64, 128, 256,
