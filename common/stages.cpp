@@ -5,6 +5,7 @@
 #include "03_pv/stage.hpp"
 #include "04_fused_v1/stage.hpp"
 #include "05_epilogue_norm_v2/stage.hpp"
+#include "06_fp8_prefetch_v3/stage.hpp"
 #include "09_cute/stage.hpp"
 
 namespace al {
