@@ -124,8 +124,10 @@ ErrorReport Workbench::check(const Variant& variant) {
   set.out.poison();
   if (set.lse.size() > 0) set.lse.poison();
   if (set.workspace.size() > 0) set.workspace.poison();
+  profiler_start();
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
+  profiler_stop();
   return compare_with_oracle(set);
 }
 
