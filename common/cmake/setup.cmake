@@ -25,6 +25,10 @@ function(al_setup)
                                ${AL_PYPI_CUDA_HEADERS_SIZE} ${AL_PYPI_CUDA_HEADERS})
   endif()
 
+  al_find_cutlass(cutlass)
+  if(NOT cutlass)
+    al_install_cutlass()
+  endif()
   if(arg_BACKEND STREQUAL "cuda" OR (arg_TOOLS AND cuda_NVCC))
     al_install_cudnn()
   endif()
@@ -130,10 +134,11 @@ function(al_install_debian_packages)
   endif()
 endfunction()
 
-# al_install_python_packages(WHAT SIZE packages... [OPTIONAL] [DEPENDENCIES])
+# al_pip(WHAT SIZE arguments... [OPTIONAL] [DEPENDENCIES]): python -m pip in the virtual environment,
+# which is made first.
 #   OPTIONAL      when it cannot be done, that is said and no error
 #   DEPENDENCIES  with what the packages say they need
-function(al_install_python_packages what size)
+function(al_pip what size)
   cmake_parse_arguments(arg "OPTIONAL;DEPENDENCIES" "" "" ${ARGN})
   set(failure FATAL_ERROR)
   if(arg_OPTIONAL)
@@ -159,13 +164,30 @@ function(al_install_python_packages what size)
     endif()
   endif()
   execute_process(
-    COMMAND ${AL_VENV}/bin/python -m pip install --quiet ${no_dependencies} --retries 2
-            --disable-pip-version-check ${arg_UNPARSED_ARGUMENTS}
+    COMMAND ${AL_VENV}/bin/python -m pip ${arg_UNPARSED_ARGUMENTS} --quiet ${no_dependencies}
+            --retries 2 --disable-pip-version-check
     RESULT_VARIABLE code)
   if(NOT code EQUAL 0)
     message(${failure} "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
   endif()
+endfunction()
+
+# The same for `pip install`.
+function(al_install_python_packages what size)
+  al_pip(${what} ${size} install ${ARGN})
   include(${AL_ROOT}/common/cmake/machine.cmake)  # where the packages went
   set(AL_SITE_PACKAGES ${AL_SITE_PACKAGES} PARENT_SCOPE)
   set(AL_PYPI_CUDA ${AL_PYPI_CUDA} PARENT_SCOPE)
+endfunction()
+
+# The wheel holds far more than the headers, and requires packages that nobody needs here: it is
+# downloaded, not installed, and one folder of it is unpacked.
+function(al_install_cutlass)
+  set(folder ${AL_VENV}/cutlass)
+  al_pip("the headers of CUTLASS" ${AL_PYPI_CUTLASS_SIZE} download --dest ${folder}
+         ${AL_PYPI_CUTLASS})
+  file(GLOB wheel ${folder}/*.whl)
+  file(ARCHIVE_EXTRACT INPUT ${wheel} DESTINATION ${folder}
+       PATTERNS cutlass_library/source/include/*)
+  file(REMOVE ${wheel})
 endfunction()

@@ -18,6 +18,10 @@ set(AL_PYPI_CUDA_HEADERS_SIZE "5.5 MB")
 set(AL_PYPI_NVCC nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88)
 set(AL_PYPI_NVCC_SIZE "99 MB")
 
+# CUTLASS and CuTe, headers only (chapter 09).
+set(AL_PYPI_CUTLASS nvidia-cutlass==4.2.0.0)
+set(AL_PYPI_CUTLASS_SIZE "6.4 MB")
+
 # The first cuobjdump on PyPI is 13.2's; it reads what a 13.0 compiler writes.
 set(AL_PYPI_CUOBJDUMP nvidia-cuda-cuobjdump==13.2.86 nvidia-cuda-nvdisasm==13.2.86)
 set(AL_PYPI_CUOBJDUMP_SIZE "4.8 MB")
