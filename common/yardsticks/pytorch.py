@@ -1,4 +1,4 @@
-#!/ usr / bin / env python3
+#!/usr/bin/env python3
 """Adds PyTorch's attention to a results file, as yardstick rows.
 
     python3 common/yardsticks/pytorch.py --into results.json [--config NAME,...] [--dtype NAME,...]
@@ -41,7 +41,8 @@ BACKENDS = {  # variant: (name in torch.nn.attention.SDPBackend, idea)
 }
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 EPSILON = {"fp32": 2.0**-20, "fp16": 2.0**-10, "bf16": 2.0**-7}  # as in check.cpp
-#As in benchmark.cu.
+
+# As in benchmark.cu.
 GRAPH_BELOW_MS, REPLAY_MS = 0.2, 4
 WARM_UPS, SAMPLES, FEWEST_WARM_UPS, FEWEST_SAMPLES = 10, 30, 1, 5
 WARM_UP_MS, SAMPLING_MS, CLOCK_RAMP_MS = 1000, 3000, 50
@@ -55,8 +56,9 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
 
-#-- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
-#The results file.Nothing here needs torch.
+
+# --------------------------------------------------------------------------------------------------
+# The results file. Nothing here needs torch.
 
 
 def digits(value):
@@ -103,59 +105,55 @@ def quantile(samples, fraction):
 
 def measurement(timing, samples, clock_before, clock_after):
     """`samples` in ms for one launch; clocks in MHz or None."""
-    return {
-  "timing" : timing, "ms" : {
-  name: digits(quantile(samples, fraction))
-                   for name, fraction in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))
-  }
-  , "samples" : len(samples), "sm_clock_mhz" : { "before" : clock_before, "after" : clock_after }
-}
+    return {"timing": timing,
+            "ms": {name: digits(quantile(samples, fraction))
+                   for name, fraction in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))},
+            "samples": len(samples),
+            "sm_clock_mhz": {"before": clock_before, "after": clock_after}}
 
-def row_start(variant, index, problem)
-    : return {
-        "stage" : "yardstick",
-        "variant" : variant,
-        "idea" : BACKENDS[variant][1],
-        "role" : "yardstick",
-        "problem" : index,
-        "config" : problem["config"],
-        "dtype" : problem["dtype"],
-        "causal" : problem["causal"]
-      }
 
-      def refused_row(variant, index, problem, why)
-    : return {**row_start(variant, index, problem), "refused" : " ".join(why.split())}
+def row_start(variant, index, problem):
+    return {"stage": "yardstick", "variant": variant, "idea": BACKENDS[variant][1],
+            "role": "yardstick", "problem": index, "config": problem["config"],
+            "dtype": problem["dtype"], "causal": problem["causal"]}
 
-      def timed_row(variant, index, problem, ceilings, primary, beside, extra_bytes, error)
-    : ms = primary["ms"]["median"] flops,
-      moved =
-          minimum_work(problem) row = {**row_start(variant, index, problem), **primary} if beside
-    : row["beside"] = beside row["tflops"] = digits(flops / ms / 1e9) row["gbps"] =
-          digits(moved / ms / 1e6) limit = binding_limit(problem, ceilings) if limit
-    : row["limit"] = {
-      "name" : limit["name"],
-      "value" : limit["value"],
-      "ms" : digits(limit["ms"]),
-      "fraction" : digits(limit["ms"] / ms)
-    } row["extra_bytes"] = extra_bytes row["error"] =
-          error return row
 
-          def error_report(max_abs, row_rel_l2, scaled, budget, why = "")
-    : ""
-      "`why`: where the result is wrong whatever the figures say."
-      "" if not why and not scaled
-      <= budget : why =
-              f "an element is off by {scaled:.3g} row scales, allowed {budget:.3g}" report = {
-                "max_abs" : digits(max_abs),
-                "row_rel_l2" : digits(row_rel_l2),
-                "scaled" : digits(scaled),
-                "budget" : digits(budget),
-                "lse_max_abs" : 0.0,
-                "ok" : not why
-              } if why : report["why"] = why return report
+def refused_row(variant, index, problem, why):
+    return {**row_start(variant, index, problem), "refused": " ".join(why.split())}
 
-                         def read_results(path)
-    : try : results = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+def timed_row(variant, index, problem, ceilings, primary, beside, extra_bytes, error):
+    ms = primary["ms"]["median"]
+    flops, moved = minimum_work(problem)
+    row = {**row_start(variant, index, problem), **primary}
+    if beside:
+        row["beside"] = beside
+    row["tflops"] = digits(flops / ms / 1e9)
+    row["gbps"] = digits(moved / ms / 1e6)
+    limit = binding_limit(problem, ceilings)
+    if limit:
+        row["limit"] = {"name": limit["name"], "value": limit["value"], "ms": digits(limit["ms"]),
+                        "fraction": digits(limit["ms"] / ms)}
+    row["extra_bytes"] = extra_bytes
+    row["error"] = error
+    return row
+
+
+def error_report(max_abs, row_rel_l2, scaled, budget, why=""):
+    """`why`: where the result is wrong whatever the figures say."""
+    if not why and not scaled <= budget:
+        why = f"an element is off by {scaled:.3g} row scales, allowed {budget:.3g}"
+    report = {"max_abs": digits(max_abs), "row_rel_l2": digits(row_rel_l2),
+              "scaled": digits(scaled), "budget": digits(budget), "lse_max_abs": 0.0,
+              "ok": not why}
+    if why:
+        report["why"] = why
+    return report
+
+
+def read_results(path):
+    try:
+        results = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
         raise Failure(f"--into {path} cannot be read as a results file: {failure}.") from failure
     faults = schema_faults(results)
@@ -208,29 +206,36 @@ def write_results(results, path):
         raise Failure(f"The new rows break the schema, so {path} is left as it was: {faults[0]}.")
     path = pathlib.Path(path)
     try:
-        with tempfile
-    .NamedTemporaryFile("w", dir = path.parent, prefix = path.name, delete = False,
-                        encoding = "utf-8") as file
-        : json.dump(results, file, indent = 2, ensure_ascii = False) file.write("\n") os
-              .chmod(file.name, path.stat().st_mode &
-                                    0o777) os.replace(file.name, path) except OSError as failure
-        : raise Failure(f "{path} cannot be written: {failure}.") from failure
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False,
+                                         encoding="utf-8") as file:
+            json.dump(results, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.chmod(file.name, path.stat().st_mode & 0o777)
+        os.replace(file.name, path)
+    except OSError as failure:
+        raise Failure(f"{path} cannot be written: {failure}.") from failure
 
-#-- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
-#The GPU
 
-          def import_torch()
-        : try : import torch import torch
-      .nn.attention #from 2.3 on : choosing a back end except ImportError as failure
-          : raise
-            Failure(f "PyTorch is not usable here ({failure}): its rows are skipped.",
-                    77) from failure if not torch.cuda.is_available()
-          : raise Failure("PyTorch finds no CUDA GPU here: its rows are skipped.", 77) return torch
+# --------------------------------------------------------------------------------------------------
+# The GPU
 
-            def sm_clock_mhz(torch)
-          : ""
-            "What nvidia-smi says of the current device, or None."
-            "" try : uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+
+def import_torch():
+    try:
+        import torch
+        import torch.nn.attention  # from 2.3 on: choosing a back end
+    except ImportError as failure:
+        raise Failure(f"PyTorch is not usable here ({failure}): its rows are skipped.",
+                      77) from failure
+    if not torch.cuda.is_available():
+        raise Failure("PyTorch finds no CUDA GPU here: its rows are skipped.", 77)
+    return torch
+
+
+def sm_clock_mhz(torch):
+    """What nvidia-smi says of the current device, or None."""
+    try:
+        uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
         answer = subprocess.run(
             ["nvidia-smi", "-i", uuid, "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=20, check=True)
@@ -342,7 +347,7 @@ def benchmark(torch, attention, problem, inputs, l2_bytes, iterations):
         rounds = max(1, math.ceil(REPLAY_MS / (ms * count)))
         with torch.cuda.graph(graph, stream=stream):
             for launch in range(rounds * count):
-#The first round's outputs are kept, so that each set writes to memory of its own.
+                # The first round's outputs are kept, so that each set writes to memory of its own.
                 out = attention(*sets[launch % count])
                 if launch < count:
                     results.append(out)
@@ -409,7 +414,7 @@ def run(torch, variant, index, problem, results, iterations):
         return refused_row(variant, index, problem,
                            f"PyTorch {torch.__version__} has no such back end")
     if problem["heads"] != problem["kv_heads"]:
-#A built - in function has no signature; its documentation names its arguments.
+        # A built-in function has no signature; its documentation names its arguments.
         if "enable_gqa" not in (torch.nn.functional.scaled_dot_product_attention.__doc__ or ""):
             return refused_row(variant, index, problem,
                                f"PyTorch {torch.__version__} knows no grouped heads")
@@ -436,7 +441,8 @@ def run(torch, variant, index, problem, results, iterations):
         torch.cuda.empty_cache()
     return timed_row(variant, index, problem, results["ceilings"], primary, beside, extra, error)
 
-#-- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- --
+
+# --------------------------------------------------------------------------------------------------
 
 
 def parse(arguments):
