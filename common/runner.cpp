@@ -49,7 +49,7 @@ void time_task(const Task& task, Workbench& bench, const Problem& p, int samples
   if (work.flops > 0) row.tflops = work.flops / ms / 1e9;
   row.gbps = work.bytes / ms / 1e6;
   const Cost cost = task.variant.cost ? task.variant.cost(p) : Cost{};
-  if ((row.limit = binding_limit(p, cost.tensor_flops > 0, ceilings))) {
+  if ((row.limit = binding_limit(p, units_of(cost), ceilings))) {
     row.limit_fraction = row.limit->ms / ms;
   }
   if (task.variant.cost) {
