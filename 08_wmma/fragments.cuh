@@ -47,7 +47,12 @@ struct QueryTile {
 
 __device__ inline QueryTile query_tile(const KernelShape& shape, int block_m) {
   const int tiles = ceil_div(shape.Nq, block_m), tile = blockIdx.x;
+#ifdef ORDER
+  const int per = ORDER * tiles, g = tile / per, r = tile % per;  // experiment
+  return {.bh = g * ORDER + r % ORDER, .row0 = (tiles - 1 - r / ORDER) * block_m};
+#else
   return {.bh = tile / tiles, .row0 = (tiles - 1 - tile % tiles) * block_m};
+#endif
 }
 
 // Copies rows [0, count) of `from` [ROWS, D] into shared memory, 16 bytes at a time; the rows
@@ -82,19 +87,37 @@ struct CopyLater {
   }
 };
 
-template <typename T>
-__device__ __forceinline__ bool is_finite(T x) {
-  const float f = to_float(x);
-  return f - f == 0;
+// Is every element of V [ROWS, D] in shared memory a finite number? 0 · x is 0, or NaN if not.
+__device__ __forceinline__ __half2 plus_zero_times(__half2 sum, __half2 x) {
+  return __hfma2(x, __half2half2(__half(0.0f)), sum);
 }
+__device__ __forceinline__ __nv_bfloat162 plus_zero_times(__nv_bfloat162 sum, __nv_bfloat162 x) {
+  return __hfma2(x, __bfloat162bfloat162(__nv_bfloat16(0.0f)), sum);
+}
+template <typename T>
+struct Pair;
+template <>
+struct Pair<__half> {
+  using type = __half2;
+};
+template <>
+struct Pair<__nv_bfloat16> {
+  using type = __nv_bfloat162;
+};
 
-// Is every element of the whole warp's fragment finite?
-template <typename Fragment>
-__device__ __forceinline__ bool all_finite(const Fragment& fragment) {
-  bool finite = true;
-#pragma unroll
-  for (int e = 0; e < fragment.num_elements; ++e) finite &= is_finite(fragment.x[e]);
-  return __all_sync(kWholeWarp, finite);
+template <int ROWS, int D, typename T>
+__device__ __forceinline__ bool all_finite(const T* V_smem, int stride) {
+  using T2 = typename Pair<T>::type;
+  T2 sum = {T(0.0f), T(0.0f)};
+#pragma unroll 4
+  for (int i = threadIdx.x % 32; i < ROWS * D / 8; i += 32) {
+    const uint4 x = *reinterpret_cast<const uint4*>(V_smem + i / (D / 8) * stride + i % (D / 8) * 8);
+    sum = plus_zero_times(sum, reinterpret_cast<const T2&>(x.x));
+    sum = plus_zero_times(sum, reinterpret_cast<const T2&>(x.y));
+    sum = plus_zero_times(sum, reinterpret_cast<const T2&>(x.z));
+    sum = plus_zero_times(sum, reinterpret_cast<const T2&>(x.w));
+  }
+  return __all_sync(kWholeWarp, to_float(sum.x) + to_float(sum.y) == 0);
 }
 
 // [snippet by_hand]

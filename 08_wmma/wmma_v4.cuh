@@ -137,18 +137,21 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
           }
         }
       }
-      float m_new = m[band];
+      float most[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) most[e] = m[band];
 #pragma unroll
       for (int c = 0; c < BLOCK_N / 8; ++c) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) m_new = fmaxf(m_new, s[c][e]);
+        for (int e = 0; e < 4; ++e) most[e] = fmaxf(most[e], s[c][e]);
       }
+      float m_new = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
       m_new = fmaxf(m_new, __shfl_xor_sync(kWholeWarp, m_new, 1));
       const float m_ref = m_new == -INFINITY ? 0 : m_new * scale;
       const float factor = fast_exp2(m[band] * scale - m_ref);
       moved |= m_new != m[band];
       m[band] = m_new;
-      float sum = 0;
+      float sums[4] = {};
       T* P_smem = reinterpret_cast<T*>(S_smem);
       __syncwarp();
 #pragma unroll
@@ -156,12 +159,12 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           s[c][e] = fast_exp2(s[c][e] * scale - m_ref);
-          sum += s[c][e];
+          sums[e] += s[c][e];
         }
         store4(P_smem + row * P_STRIDE + c * 8 + part,
                make_float4(s[c][0], s[c][1], s[c][2], s[c][3]));
       }
-      l[band] = l[band] * factor + sum;
+      l[band] = l[band] * factor + ((sums[0] + sums[1]) + (sums[2] + sums[3]));
       if (part == 0) factors[band * 16 + row] = factor;
     }
     __syncwarp();
@@ -179,8 +182,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
 
-    const auto multiply = [&]<bool MASKED>() {
-#pragma unroll(MASKED ? 1 : BLOCK_N / 16)
+    if (!masked || all_finite<BLOCK_N, D>(V_smem[b], KV_STRIDE)) {
+#pragma unroll
       for (int n = 0; n < BLOCK_N; n += 16) {
         RowsFragment<T> P_frag[BANDS];
 #pragma unroll
@@ -191,29 +194,28 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
           ValuesFragment<T> V_frag;
-          const T* v = V_smem[b] + n * KV_STRIDE + d * 16;
-          load_matrix_sync(V_frag, v, KV_STRIDE);
-          if (MASKED && !all_finite(V_frag)) {
+          load_matrix_sync(V_frag, V_smem[b] + n * KV_STRIDE + d * 16, KV_STRIDE);
 #pragma unroll
-            for (int band = 0; band < BANDS; ++band) {
-              float* S_smem = scratch + band * 16 * S_STRIDE;
-              multiply_by_hand(O_frag[band][d], reinterpret_cast<T*>(S_smem) + n, P_STRIDE, v,
-                               KV_STRIDE, seen + step * band * 16 - n, step,
-                               reinterpret_cast<float(&)[16][16]>(S_smem[16 * P_STRIDE / 2]));
-            }
-          } else {
-#pragma unroll
-            for (int band = 0; band < BANDS; ++band) {
-              mma_sync(O_frag[band][d], P_frag[band], V_frag, O_frag[band][d]);
-            }
+          for (int band = 0; band < BANDS; ++band) {
+            mma_sync(O_frag[band][d], P_frag[band], V_frag, O_frag[band][d]);
           }
         }
       }
-    };
-    if (masked) {
-      multiply.template operator()<true>();
     } else {
-      multiply.template operator()<false>();
+#pragma unroll 1
+      for (int n = 0; n < BLOCK_N; n += 16) {
+#pragma unroll
+        for (int band = 0; band < BANDS; ++band) {
+          float* S_smem = scratch + band * 16 * S_STRIDE;
+#pragma unroll
+          for (int d = 0; d < D / 16; ++d) {
+            multiply_by_hand(O_frag[band][d], reinterpret_cast<T*>(S_smem) + n, P_STRIDE,
+                             V_smem[b] + n * KV_STRIDE + d * 16, KV_STRIDE,
+                             seen + step * band * 16 - n, step,
+                             reinterpret_cast<float(&)[16][16]>(S_smem[16 * P_STRIDE / 2]));
+          }
+        }
+      }
     }
     __syncwarp();
   }

@@ -4,7 +4,7 @@
 
 namespace al::wmma {
 
-template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, bool QS = false>
 struct TileV5 {
   static constexpr int THREADS = 32 * WARPS, BLOCK_M = WARPS * WARP_ROWS;
   static constexpr int BANDS = WARP_ROWS / 16;
@@ -12,7 +12,9 @@ struct TileV5 {
   using KV_tile = T[2 * BLOCK_N * STRIDE];
   static_assert(BLOCK_M <= 4 * BLOCK_N, "Q comes in by way of the KV tiles");
   using Scratch = float[WARPS][2][16][16];
-  static constexpr std::size_t shared() { return shared_bytes<KV_tile[2], Scratch>(); }
+  static_assert(WARPS * 8 <= BLOCK_N, "O goes out by way of the KV tiles");
+  using Q_tile = T[QS ? BLOCK_M * STRIDE : 1];
+  static constexpr std::size_t shared() { return shared_bytes<KV_tile[2], Scratch, Q_tile>(); }
 };
 
 __device__ __forceinline__ void set2(__half* to, float x, float y) {
@@ -22,10 +24,10 @@ __device__ __forceinline__ void set2(__nv_bfloat16* to, float x, float y) {
   reinterpret_cast<__nv_bfloat162&>(*to) = __floats2bfloat162_rn(x, y);
 }
 
-template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool QS = false>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     attention_v5(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
-  using Tile = TileV5<T, D, WARPS, WARP_ROWS, BLOCK_N>;
+  using Tile = TileV5<T, D, WARPS, WARP_ROWS, BLOCK_N, QS>;
   constexpr int BANDS = Tile::BANDS, STRIDE = Tile::STRIDE;
   const auto [bh, row0] = query_tile(shape, Tile::BLOCK_M);
   const int t = threadIdx.x, warp = t / 32, lane = t % 32;
@@ -39,6 +41,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   SharedArena shared;
   auto& KV_smem = shared.take<typename Tile::KV_tile[2]>("KV_smem");
   auto& scratch = shared.take<typename Tile::Scratch>("scratch")[warp];
+  auto& Q_tile = shared.take<typename Tile::Q_tile>("Q_tile");
 
   const int keys = shape.visible_keys(min(row0 + Tile::BLOCK_M, shape.Nq) - 1);
   const int warp_keys = warp_rows > 0 ? shape.visible_keys(warp_row0 + warp_rows - 1) : 0;
@@ -55,14 +58,14 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   };
 
   // Q
-  T* Q_smem = KV_smem[0] + warp * WARP_ROWS * STRIDE;
+  T* Q_smem = (QS ? &Q_tile[0] : KV_smem[0]) + warp * WARP_ROWS * STRIDE;
   copy_rows<WARP_ROWS, D, 32>(Q_smem, STRIDE, Q_warp, warp_rows, lane, CopyNow{});
   __syncwarp();
-  RowsFragment<T> Q_frag[BANDS][D / 16];
+  RowsFragment<T> Q_frag[BANDS][QS ? 1 : D / 16];
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
 #pragma unroll
-    for (int d = 0; d < D / 16; ++d) {
+    for (int d = 0; d < (QS ? 0 : D / 16); ++d) {
       load_matrix_sync(Q_frag[band][d], Q_smem + band * 16 * STRIDE + d * 16, STRIDE);
     }
   }
@@ -96,6 +99,27 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
 
     // S = Q K^T
     Accumulator S[BANDS][BLOCK_N / 16];
+    if constexpr (QS) {
+#pragma unroll
+      for (int band = 0; band < BANDS; ++band) {
+#pragma unroll
+        for (int n = 0; n < BLOCK_N / 16; ++n) fill_fragment(S[band][n], 0.0f);
+      }
+#pragma unroll
+      for (int d = 0; d < D / 16; ++d) {
+        RowsFragment<T> q[BANDS];
+#pragma unroll
+        for (int band = 0; band < BANDS; ++band)
+          load_matrix_sync(q[band], Q_smem + band * 16 * STRIDE + d * 16, STRIDE);
+#pragma unroll
+        for (int n = 0; n < BLOCK_N / 16; ++n) {
+          KeysFragment<T> K_frag;
+          load_matrix_sync(K_frag, K_smem + n * 16 * STRIDE + d * 16, STRIDE);
+#pragma unroll
+          for (int band = 0; band < BANDS; ++band) mma_sync(S[band][n], q[band], K_frag, S[band][n]);
+        }
+      }
+    } else
 #pragma unroll
     for (int n = 0; n < BLOCK_N / 16; ++n) {
 #pragma unroll
@@ -128,14 +152,17 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       bool moved = false;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        float m_new = m[band][h];
+        float most[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) most[e] = m[band][h];
 #pragma unroll
         for (int n = 0; n < BLOCK_N / 16; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            m_new = fmaxf(m_new, S[band][n].x[h * 2 + e % 2 + e / 2 * 4]);
+            most[e] = fmaxf(most[e], S[band][n].x[h * 2 + e % 2 + e / 2 * 4]);
           }
         }
+        float m_new = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
         m_new = fmaxf(m_new, __shfl_xor_sync(kWholeWarp, m_new, 1));
         m_new = fmaxf(m_new, __shfl_xor_sync(kWholeWarp, m_new, 2));
         m_ref[h] = m_new == -INFINITY ? 0 : m_new * scale;
@@ -144,18 +171,23 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
         m[band][h] = m_new;
         l[band][h] *= factor[h];
       }
+      float sums[8] = {};
 #pragma unroll
       for (int n = 0; n < BLOCK_N / 16; ++n) {
         float p[8];
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
           p[e] = fast_exp2(S[band][n].x[e] * scale - m_ref[e / 2 % 2]);
-          l[band][e / 2 % 2] += p[e];
+          sums[e] += p[e];
         }
 #pragma unroll
         for (int e = 0; e < P[band][n].num_elements; e += 2) {
           set2(&P[band][n].x[e], p[e % 8], p[e % 8 + 1]);
         }
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        l[band][h] += (sums[2 * h] + sums[2 * h + 1]) + (sums[2 * h + 4] + sums[2 * h + 5]);
       }
       if (__any_sync(kWholeWarp, moved)) {
 #pragma unroll
@@ -166,38 +198,37 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
 
-    const auto multiply = [&]<bool MASKED>() {
+    if (!masked || all_finite<BLOCK_N, D>(V_smem, STRIDE)) {
 #pragma unroll
       for (int n = 0; n < BLOCK_N / 16; ++n) {
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {
           ValuesFragment<T> V_frag;
-          const T* v = V_smem + n * 16 * STRIDE + d * 16;
-          load_matrix_sync(V_frag, v, STRIDE);
-          if (MASKED && !all_finite(V_frag)) {
+          load_matrix_sync(V_frag, V_smem + n * 16 * STRIDE + d * 16, STRIDE);
 #pragma unroll
-            for (int band = 0; band < BANDS; ++band) {
-              Accumulator p;
-#pragma unroll
-              for (int e = 0; e < 8; ++e) p.x[e] = to_float(P[band][n].x[e]);
-              store_matrix_sync(&scratch[0][0][0], p, 16, mem_row_major);
-              __syncwarp();
-              multiply_by_hand(O_frag[band][d], &scratch[0][0][0], 16, v, STRIDE,
-                               seen + step * band * 16 - n * 16, step, scratch[1]);
-            }
-          } else {
-#pragma unroll
-            for (int band = 0; band < BANDS; ++band) {
-              mma_sync(O_frag[band][d], P[band][n], V_frag, O_frag[band][d]);
-            }
+          for (int band = 0; band < BANDS; ++band) {
+            mma_sync(O_frag[band][d], P[band][n], V_frag, O_frag[band][d]);
           }
         }
       }
-    };
-    if (masked) {
-      multiply.template operator()<true>();
     } else {
-      multiply.template operator()<false>();
+#pragma unroll
+      for (int n = 0; n < BLOCK_N / 16; ++n) {
+#pragma unroll
+        for (int band = 0; band < BANDS; ++band) {
+          Accumulator p;
+#pragma unroll
+          for (int e = 0; e < 8; ++e) p.x[e] = to_float(P[band][n].x[e]);
+          store_matrix_sync(&scratch[0][0][0], p, 16, mem_row_major);
+          __syncwarp();
+#pragma unroll
+          for (int d = 0; d < D / 16; ++d) {
+            multiply_by_hand(O_frag[band][d], &scratch[0][0][0], 16,
+                             V_smem + n * 16 * STRIDE + d * 16, STRIDE,
+                             seen + step * band * 16 - n * 16, step, scratch[1]);
+          }
+        }
+      }
     }
   }
 
