@@ -161,9 +161,9 @@ __device__ __forceinline__ float softmax_step(const float (&S_smem)[16][STRIDE],
   float4 l = make_float4(0, 0, 0, 0);
 #pragma unroll
   for (int c = 0; c < BLOCK_N / 8; ++c) {
-    const float4 p = make_float4(
-        fast_exp2(scale * s[c].x - reference), fast_exp2(scale * s[c].y - reference),
-        fast_exp2(scale * s[c].z - reference), fast_exp2(scale * s[c].w - reference));
+    const float4 p =
+        make_float4(fast_exp2(scale * s[c].x - reference), fast_exp2(scale * s[c].y - reference),
+                    fast_exp2(scale * s[c].z - reference), fast_exp2(scale * s[c].w - reference));
     l = make_float4(l.x + p.x, l.y + p.y, l.z + p.z, l.w + p.w);
     store4(&P_smem[r][8 * c + first], p);
   }
@@ -212,8 +212,8 @@ __device__ __forceinline__ bool all_finite(const T (&V_smem)[BLOCK_N][STRIDE]) {
   return __all_sync(kWholeWarp, to_float(sum.x) + to_float(sum.y) == 0);
 }
 
-// O [16, 16] += P V for KEYS keys, row r seeing the first `visible + r · one_more` of them only. The
-// tensor cores multiply V by the zeros in P as well, and 0 · NaN is NaN: this does not.
+// O [16, 16] += P V for KEYS keys, row r seeing the first `visible + r · one_more` of them only.
+// The tensor cores multiply V by the zeros in P as well, and 0 · NaN is NaN: this does not.
 template <int KEYS, typename P, typename T>
 __device__ __forceinline__ void multiply_by_hand(Accumulator& O_frag, const P* P_smem, int P_stride,
                                                  const T* V_smem, int V_stride, int visible,

@@ -116,8 +116,7 @@ __global__ void __launch_bounds__(32 * WARPS)
   }
 
   __syncwarp();  // the last O is complete
-  factors[lane / 2] =
-      finish_row(row, scale, LSE ? LSE + first_row : nullptr, lane / 2, warp_rows);
+  factors[lane / 2] = finish_row(row, scale, LSE ? LSE + first_row : nullptr, lane / 2, warp_rows);
   __syncwarp();  // 1 / l of all rows is there
   for (int i = lane; i < warp_rows * D; i += 32) {
     O[first_row * D + i] = from_float<T>(O_smem[i / D][i % D] * factors[i / D]);

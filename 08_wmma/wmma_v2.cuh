@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(32 * WARPS)
     __syncthreads();  // everyone is done with the last tile, and with Q, whose place S takes
     copy_rows<BLOCK_N, Tile::THREADS>(CopyNow{}, K_smem, K_head + k0, shape.Nkv - k0, threadIdx.x);
     copy_rows<BLOCK_N, Tile::THREADS>(CopyNow{}, V_smem, V_head + k0, shape.Nkv - k0, threadIdx.x);
-    __syncthreads();  // the tiles are complete before anyone reads them
-    if (k0 >= warp_keys) continue;                        // none of this warp's rows sees the tile
+    __syncthreads();                // the tiles are complete before anyone reads them
+    if (k0 >= warp_keys) continue;  // none of this warp's rows sees the tile
     const int seen = shape.visible_keys(warp_row0) - k0;  // by the warp's first row, in this tile
 
     // S = Q Kᵀ  [WARP_ROWS, BLOCK_N]
@@ -101,8 +101,8 @@ __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
     for (int band = 0; band < BANDS; ++band) {
       const int visible = seen + one_more * (16 * band + lane / 2);
-      const float factor = softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible,
-                                                 scale, rows[band]);
+      const float factor =
+          softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible, scale, rows[band]);
       factors[band][lane / 2] = factor;
       shrinks |= factor != 1;
     }

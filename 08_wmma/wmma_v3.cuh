@@ -25,8 +25,8 @@ struct TileV3 {
 // [/snippet]
 
 // [snippet kernel_v3]
-template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM,
-          bool VECTORS, int HEADS>
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
+          int HEADS>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     attention_v3(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
   using Tile = TileV3<T, D, WARPS, WARP_ROWS, BLOCK_N>;
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
 #pragma unroll
     for (int band = 0; band < BANDS; ++band) {
       const int visible = seen + one_more * (16 * band + lane / 2);
-      const float factor = softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible,
-                                                 scale, rows[band]);
+      const float factor =
+          softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible, scale, rows[band]);
       factors[band][lane / 2] = factor;
       shrinks |= factor != 1;
     }

@@ -2,8 +2,8 @@
 //
 //   asked_layout  the kernel believes in an order of the elements, and asks before it is used
 //
-// CUDA does not say which lane holds which element of a fragment, so a kernel must not guess; but it
-// can ask. Load a matrix whose elements are their own indices, and look.
+// CUDA does not say which lane holds which element of a fragment, so a kernel must not guess; but
+// it can ask. Load a matrix whose elements are their own indices, and look.
 #pragma once
 
 #include "08_wmma/parts.cuh"
@@ -20,8 +20,8 @@ namespace al::wmma {
 //    ⋮
 //   row 8    lane 0 …                                   elements 2 3 and 6 7
 //
-// (an fp16 A has each element twice, as e and as e + 8). So four neighbouring lanes share a row, and
-// a lane's elements of P are, in their order, those of the A fragment that P V wants from it.
+// (an fp16 A has each element twice, as e and as e + 8). So four neighbouring lanes share a row,
+// and a lane's elements of P are, in their order, those of the A fragment that P V wants from it.
 __host__ __device__ constexpr int row_of(int lane, int e) { return lane / 4 + e / 2 % 2 * 8; }
 __host__ __device__ constexpr int column_of(int lane, int e) {
   return lane % 4 * 2 + e % 2 + e / 4 % 2 * 8;

@@ -48,16 +48,16 @@ __device__ __forceinline__ void load_fragment(Fragment& fragment, const T* from,
 }
 
 #if !defined(AL_EMULATOR) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-#define AL_LOAD_BF16_FRAGMENT(MATRIX, LAYOUT, PTX)                                              \
-  __device__ __forceinline__ void load_fragment(                                                \
-      nvcuda::wmma::fragment<nvcuda::wmma::MATRIX, 16, 16, 16, __nv_bfloat16,                   \
-                             nvcuda::wmma::LAYOUT>& fragment,                                   \
-      const __nv_bfloat16* from, unsigned ldm) {                                                \
-    unsigned* x = reinterpret_cast<unsigned*>(fragment.x);                                      \
-    asm volatile("wmma.load." PTX ".m16n16k16.shared.bf16 {%0, %1, %2, %3}, [%4], %5;"          \
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])                               \
-                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))), "r"(ldm)         \
-                 : "memory");                                                                   \
+#define AL_LOAD_BF16_FRAGMENT(MATRIX, LAYOUT, PTX)                                      \
+  __device__ __forceinline__ void load_fragment(                                        \
+      nvcuda::wmma::fragment<nvcuda::wmma::MATRIX, 16, 16, 16, __nv_bfloat16,           \
+                             nvcuda::wmma::LAYOUT>& fragment,                           \
+      const __nv_bfloat16* from, unsigned ldm) {                                        \
+    unsigned* x = reinterpret_cast<unsigned*>(fragment.x);                              \
+    asm volatile("wmma.load." PTX ".m16n16k16.shared.bf16 {%0, %1, %2, %3}, [%4], %5;"  \
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])                       \
+                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))), "r"(ldm) \
+                 : "memory");                                                           \
   }
 AL_LOAD_BF16_FRAGMENT(matrix_a, row_major, "a.sync.aligned.row")
 AL_LOAD_BF16_FRAGMENT(matrix_b, row_major, "b.sync.aligned.row")
