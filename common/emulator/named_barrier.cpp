@@ -108,7 +108,7 @@ void set_max_registers(int registers, bool increase, Where where) {
     return;
   }
   Registers enough(w, warp, registers);
-  w.wait_for(enough, where);
+  while (!enough.over()) w.wait_for(enough, where);  // another warp may have been quicker
   all[warp] = registers;
 }
 
