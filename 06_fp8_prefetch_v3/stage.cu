@@ -11,6 +11,17 @@
 #include "common/kernel_shape.cuh"
 
 namespace al {
+
+namespace fp8 {
+
+bool takes_wgmma(const DeviceInfo&) { return false; }
+int key_groups_of_best(const Problem& p) { return ceil_div(p.kv_seq, 16); }
+void launch_best(const Problem& p, const Operands& operands, Stream stream) {
+  launch_mma(p, operands, 2, stream);
+}
+
+}  // namespace fp8
+
 namespace {
 
 using namespace fp8;
