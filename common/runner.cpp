@@ -95,12 +95,15 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
   const Problem& p = named.problem;
   validate(p);
   for (const Task& task : tasks) {
-    std::string& why = refusals.emplace_back(refusal(task.variant, p, device()));
-    if (!why.empty()) continue;
     // What one variant has no memory for, another may have, in the same sweep.
-    const std::size_t bytes = task.variant.workspace ? task.variant.workspace(p) : 0;
-    why = too_large(p, bytes);
-    if (why.empty()) workspace = std::max(workspace, bytes);
+    std::string& why = refusals.emplace_back(too_large(p, 0));
+    if (why.empty()) {
+      why = refusal(task.variant, p, device());
+      if (!why.empty()) continue;
+      const std::size_t bytes = task.variant.workspace ? task.variant.workspace(p) : 0;
+      why = too_large(p, bytes);
+      if (why.empty()) workspace = std::max(workspace, bytes);
+    }
     if (no_memory.empty()) no_memory = why;
   }
 
