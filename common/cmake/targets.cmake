@@ -61,13 +61,13 @@ function(al_label test)
                        LABELS $<IF:$<STREQUAL:${AL_BACKEND},cuda>,gpu,cpu>)
 endfunction()
 
-# al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu])
-#   NAME_objects  the stage's record and kernels (stage.cu), compiled once
+# al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu...] [SOURCES more.cu...] [LIBRARIES targets...])
+#   NAME_objects  the stage's record and kernels (stage.cu and SOURCES), compiled once
 #   NAME          the executable (main.cu), with the prior stages to compare with and build upon
 #   NAME_tests    tests.cu
 #   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
 function(al_add_stage name)
-  cmake_parse_arguments(arg "" "PRIOR;TILES" "" ${ARGN})
+  cmake_parse_arguments(arg "" "PRIOR" "SOURCES;TILES;LIBRARIES" ${ARGN})
   if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
     add_subdirectory(${AL_ROOT}/${arg_PRIOR} ${CMAKE_BINARY_DIR}/${arg_PRIOR})
   endif()
@@ -76,11 +76,11 @@ function(al_add_stage name)
     get_target_property(prior_stages ${arg_PRIOR}_objects AL_STAGES)
     list(APPEND stages ${prior_stages})
   endif()
-  al_kernel_sources(stage.cu tests.cu ${arg_TILES})
+  al_kernel_sources(stage.cu tests.cu ${arg_SOURCES} ${arg_TILES})
   al_cuda_sources(main.cu)
 
-  add_library(${name}_objects OBJECT stage.cu)
-  target_link_libraries(${name}_objects PUBLIC al_common)
+  add_library(${name}_objects OBJECT stage.cu ${arg_SOURCES})
+  target_link_libraries(${name}_objects PUBLIC al_common ${arg_LIBRARIES})
   set_target_properties(${name}_objects PROPERTIES AL_STAGES "${stages}")
 
   add_executable(${name} main.cu)
@@ -96,8 +96,8 @@ function(al_add_stage name)
 
   # The architectures this build leaves out: that they compile is a test of its own.
   if(AL_BACKEND STREQUAL "cuda")
-    add_library(${name}_other_architectures OBJECT EXCLUDE_FROM_ALL stage.cu)
-    target_link_libraries(${name}_other_architectures PRIVATE al_common)
+    add_library(${name}_other_architectures OBJECT EXCLUDE_FROM_ALL stage.cu ${arg_SOURCES})
+    target_link_libraries(${name}_other_architectures PRIVATE al_common ${arg_LIBRARIES})
     set_property(TARGET ${name}_other_architectures
                  PROPERTY CUDA_ARCHITECTURES 75-real 80-real 89-real)
     add_test(NAME ${AL_BUILD}/${name}/other_architectures

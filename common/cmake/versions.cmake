@@ -18,9 +18,24 @@ set(AL_PYPI_CUDA_HEADERS_SIZE "5.5 MB")
 set(AL_PYPI_NVCC nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88)
 set(AL_PYPI_NVCC_SIZE "99 MB")
 
+# CUTLASS and CuTe, headers only (chapter 09).
+set(AL_PYPI_CUTLASS nvidia-cutlass==4.2.0.0)
+set(AL_PYPI_CUTLASS_SIZE "6.4 MB")
+
 # The first cuobjdump on PyPI is 13.2's; it reads what a 13.0 compiler writes.
 set(AL_PYPI_CUOBJDUMP nvidia-cuda-cuobjdump==13.2.86 nvidia-cuda-nvdisasm==13.2.86)
 set(AL_PYPI_CUOBJDUMP_SIZE "4.8 MB")
+
+# cuDNN, a yardstick. The C++ front end is headers only; the library is fetched where there is a GPU
+# and no cuDNN.
+set(AL_PYPI_CUDNN_FRONTEND nvidia-cudnn-frontend==1.32.0)
+set(AL_PYPI_CUDNN_FRONTEND_SIZE "12 MB")
+set(AL_PYPI_CUDNN nvidia-cudnn-cu13==9.19.0.56)
+set(AL_PYPI_CUDNN_SIZE "366 MB")
+
+# For pictures of results, with what it depends on.
+set(AL_PYPI_MATPLOTLIB matplotlib==3.11.2)
+set(AL_PYPI_MATPLOTLIB_SIZE "45 MB")
 
 # Another version would format the tree another way.
 set(AL_CLANG_FORMAT_MAJOR 14)

@@ -1,5 +1,5 @@
-// Shuffles, votes and __syncwarp: each lane leaves what it gives and waits; the call is completed
-// when every lane of the mask has come to it.
+// Shuffles, votes, __syncwarp, and what a warp does together (mma, ldmatrix): each lane leaves what
+// it gives and waits; the call is completed when every lane of the mask has come to it.
 #include <bit>
 
 #include "common/emulator/report.hpp"
@@ -11,6 +11,7 @@ namespace {
 const char* name_of(const Thread& t) {
   if (t.call == WarpCall::sync) return "__syncwarp";
   if (t.call == WarpCall::ballot) return "a vote";
+  if (t.call == WarpCall::collective) return t.collective->name;
   switch (t.kind) {
     case Shuffle::from_lane:
       return "__shfl_sync";
@@ -30,7 +31,9 @@ std::string hex(unsigned mask) {
 }
 
 bool same_call(const Thread& a, const Thread& b) {
-  return a.call == b.call && a.mask == b.mask && same_place(a.where, b.where);
+  return a.call == b.call && a.mask == b.mask &&
+         (a.call != WarpCall::collective || a.collective == b.collective) &&
+         same_place(a.where, b.where);
 }
 
 // The lane whose value this one gets; its own where it would reach out of its group of `width`.
@@ -94,6 +97,14 @@ std::uint64_t shuffle(Shuffle kind, unsigned mask, std::uint64_t bits, int argum
   return call(w, WarpCall::shuffle, mask, where);
 }
 
+void warp_collective(const Collective& what, void* operands, Where where) {
+  const Entered entered;
+  Thread& t = entered.worker.current_thread();
+  t.collective = &what;
+  t.operands = operands;
+  call(entered.worker, WarpCall::collective, 0xffffffff, where);
+}
+
 // Completes the calls that all their lanes have come to.
 bool Worker::resolve_warp_calls(int warp) {
   unsigned waiting = lanes_in(warp, State::at_warp_call);
@@ -124,8 +135,12 @@ bool Worker::complete_warp_call(int warp, unsigned mask) {
     for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
       thread(32 * warp + std::countr_zero(rest)).received = yes;
     }
+  } else if (which == WarpCall::collective) {
+    void* operands[32];
+    for (int lane = 0; lane < 32; ++lane) operands[lane] = thread(32 * warp + lane).operands;
+    thread(32 * warp).collective->complete(operands);
   } else if (watched) {
-    shared.clocks.pass_warp_sync(warp, mask);  // shuffles and votes order no memory
+    shared.clocks.pass_warp_sync(warp, mask);  // the others order no memory
   }
   for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
     thread(32 * warp + std::countr_zero(rest)).state = State::ready;

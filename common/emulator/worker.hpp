@@ -14,6 +14,7 @@
 #include "common/emulator/fiber.hpp"
 #include "common/emulator/global_memory.hpp"
 #include "common/emulator/shared_memory.hpp"
+#include "common/emulator/tensor_core.hpp"
 
 namespace al::emulator {
 
@@ -25,7 +26,7 @@ constexpr bool kHooks = true;
 #endif
 
 enum class State : std::uint8_t { ready, at_barrier, at_warp_call, exited };
-enum class WarpCall : std::uint8_t { sync, ballot, shuffle };
+enum class WarpCall : std::uint8_t { sync, ballot, shuffle, collective };
 
 // A cp.async on its way.
 struct Copy {
@@ -47,6 +48,8 @@ struct Thread {
   unsigned mask = 0;
   int argument = 0, width = 32;
   std::uint64_t given = 0, received = 0;
+  const Collective* collective = nullptr;
+  void* operands = nullptr;
   std::vector<Copy> copies;              // cp.async: committed groups, oldest first, then the rest
   std::vector<std::size_t> group_sizes;  // of the committed groups
 };

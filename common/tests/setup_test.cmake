@@ -80,3 +80,30 @@ expect("There is no python3: install it" "${install_python}")
 healthy()
 shim(python3 "/bin/mkdir -p $3; echo ensurepip is not available; exit 1")
 expect("python3 cannot make a virtual environment: install its venv module" "${install_python}")
+
+healthy()
+file(REMOVE ${machine}/python3)
+expect("There is no python3: install it" "al_install_cutlass()")
+
+# CUTLASS: an environment whose pip downloads a wheel of two files, one of them wanted. Found after
+# it has been unpacked, and nothing else is.
+healthy()
+set(wheel ${WORK}/wheel)
+file(WRITE ${wheel}/cutlass_library/source/include/cute/tensor.hpp "")
+file(WRITE ${wheel}/cutlass_library/source/examples/large.cu "")
+execute_process(COMMAND ${CMAKE_COMMAND} -E tar cf ../cutlass.zip --format=zip cutlass_library
+                WORKING_DIRECTORY ${wheel})
+shim(python3 "/bin/mkdir -p $3/bin; /bin/cp ${machine}/pip $3/bin/pip; /bin/cp ${machine}/pip $3/bin/python")
+shim(pip "[ \"$2 $3 $4\" = 'pip download --dest' ] && /bin/mkdir -p $5 && /bin/cp ${WORK}/cutlass.zip $5/cutlass.whl")
+file(WRITE ${WORK}/script.cmake
+     "set(AL_VENV ${WORK}/venv)\n include(${AL_ROOT}/common/cmake/setup.cmake)
+      al_install_cutlass()\n al_find_cutlass(found)\n message(NOTICE \"found \${found}\")")
+execute_process(
+  COMMAND ${CMAKE_COMMAND} -E env --unset=CUTLASS_DIR PATH=${machine} ${CMAKE_COMMAND} -P
+          ${WORK}/script.cmake
+  OUTPUT_VARIABLE text ERROR_VARIABLE text)
+file(GLOB_RECURSE unpacked RELATIVE ${WORK}/venv/cutlass ${WORK}/venv/cutlass/*)
+if(NOT text MATCHES "found ${WORK}/venv/cutlass/cutlass_library/source/include\n"
+   OR NOT unpacked STREQUAL "cutlass_library/source/include/cute/tensor.hpp")
+  message(SEND_ERROR "CUTLASS was not unpacked as expected: ${unpacked}\n  ${text}")
+endif()

@@ -1,0 +1,377 @@
+// FlashAttention as an Ampere GPU likes it, in CuTe: mma.sync on tiles that cp.async brings into
+// swizzled shared memory and ldmatrix takes into registers.
+//
+//   Q [B·Hq, Nq, D]   K, V [B·Hkv, Nkv, D]   O [B·Hq, Nq, D]   LSE [B·Hq, Nq]
+//
+// A block computes BLOCK_M rows of O; each of its warps 16 rows of every 16 · WARPS, so what a row
+// needs of the softmax stays within four neighbouring lanes. Keys are walked in tiles of BLOCK_N,
+// the last tile first: the masked ones come first then, and the loop after them knows no mask.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "09_cute/flash_sm80.hpp"
+#include "09_cute/instructions.cuh"
+#include "09_cute/tile_order.cuh"
+#include "common/kernel_shape.cuh"
+#include "common/launch.cuh"
+#include "common/ptx/exp2.cuh"
+#include "common/shared_arena.cuh"
+
+namespace al::cute_attention {
+
+using namespace cute;
+using cute::Tensor;  // not al::Tensor
+
+// The types of one instance: everything about who holds what is decided here, at compile time.
+// [snippet config]
+template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_>
+struct Sm80Config {
+  using T = T_;
+  static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_, WARPS = WARPS_;
+  static constexpr int THREADS = 32 * WARPS;
+  static constexpr bool Q_IN_REGISTERS = Q_IN_REGISTERS_;  // or read again for each tile of keys
+  static_assert(BLOCK_M % (16 * WARPS) == 0 && BLOCK_N % 16 == 0 && D % 16 == 0);
+
+  // Shared memory in boxes of 8 rows x 128 bytes (64 for D = 32). Row r keeps its 16-byte pieces in
+  // another order, piece p at p ^ r, so that ldmatrix, which reads one piece of 8 rows at once,
+  // finds them in 8 different groups of banks.
+  static constexpr int BOX = std::min(D, 64);
+  using Box = decltype(composition(Swizzle < BOX == 64 ? 3 : 2, 3, 3 > {},
+                                   Layout<Shape<_8, Int<BOX>>, Stride<Int<BOX>, _1>>{}));
+  using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
+  using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>>{}));
+  // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
+  using SmemV = SmemK;
+  using SmemVt = decltype(composition(
+      SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
+
+  // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
+  // two instructions' worth of B.
+  using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
+                       Tile<Int<16 * WARPS>, _16, _16>>;
+
+  // Between global and shared memory: 16 bytes a thread, neighbours along a row.
+  using CopyThreads =
+      Layout<Shape<Int<THREADS / (BOX / 8)>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
+  using Load =
+      decltype(make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
+  using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
+                                         Layout<Shape<_1, _8>>{}));
+
+  static constexpr std::size_t shared() {
+    return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
+  }
+};
+// [/snippet]
+
+// A C fragment ((2, 2), MMA_M, MMA_N) seen as the matrix it is to the softmax:
+// (rows (2, MMA_M), columns (2, MMA_N)).
+template <typename Layout>
+__device__ constexpr auto as_rows_and_columns(const Layout& layout) {
+  const auto split = logical_divide(layout, Shape<_2>{});  // ((2, 2), MMA_M, MMA_N)
+  return make_layout(make_layout(get<0, 1>(split), get<1>(split)),
+                     make_layout(get<0, 0>(split), get<2>(split)));
+}
+
+// The same fragment seen as the A operand of the next product: m16n8k16 wants of A, for 16 columns,
+// just what two of its own results of 8 columns hold, in the same lanes.
+template <typename Layout>
+__device__ constexpr auto as_A_operand(const Layout& layout) {
+  const auto pairs = logical_divide(layout, Shape<Underscore, Underscore, _2>{});
+  return make_layout(make_layout(get<0>(pairs), get<2, 0>(pairs)), get<1>(pairs), get<2, 1>(pairs));
+}
+
+// Rounds a fragment to T, two elements an instruction.
+template <typename T, typename Engine, typename Layout>
+__device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
+  auto y = make_tensor_like<T>(x);
+#pragma unroll
+  for (int i = 0; i < size(x); i += 2) {
+    if constexpr (std::is_same_v<T, half_t>) {
+      reinterpret_cast<__half2&>(y(i)) = __floats2half2_rn(x(i), x(i + 1));
+    } else {
+      reinterpret_cast<__nv_bfloat162&>(y(i)) = __floats2bfloat162_rn(x(i), x(i + 1));
+    }
+  }
+  return y;
+}
+
+// Starts to copy a tile of which `rows` rows exist; the others become zeros. `where`: the row and
+// column of each element that this thread copies.
+template <int ROWS, typename Load, typename Source, typename Target, typename Where>
+__device__ __forceinline__ void load_tile(const Load& load, const Source& from, Target&& to,
+                                          const Where& where, int rows) {
+  if (rows >= ROWS) {
+    copy(load, from, to);
+  } else {
+#pragma unroll
+    for (int r = 0; r < size<1>(from); ++r) {
+      copy(load.with(get<0>(where(0, r, 0)) < rows), from(_, r, _), to(_, r, _));
+    }
+  }
+}
+
+// C += A Bᵀ. The operands come from shared memory in slices of 16 along K, the next slice on its
+// way into registers while this one is multiplied. Without FETCH_A the whole of A is there already.
+template <bool FETCH_A, typename Mma, typename C, typename A, typename AFrom, typename ATo,
+          typename ACopy, typename B, typename BFrom, typename BTo, typename BCopy>
+__device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const ACopy& copy_A,
+                                         const AFrom& A_from, ATo&& A_to, const B& b,
+                                         const BCopy& copy_B, const BFrom& B_from, BTo&& B_to) {
+  const auto fetch = [&](auto k) {
+    if constexpr (FETCH_A) copy(copy_A, A_from(_, _, k), A_to(_, _, k));
+    copy(copy_B, B_from(_, _, k), B_to(_, _, k));
+  };
+  constexpr int SLICES = decltype(size<2>(a))::value;
+  fetch(Int<0>{});
+  for_each(make_int_sequence<SLICES>{}, [&](auto k) {
+    if constexpr (k + 1 < SLICES) fetch(Int<k + 1>{});
+    gemm(mma, a(_, _, k), b(_, _, k), c);
+  });
+}
+
+// [snippet kernel]
+template <typename Config>
+__global__ void __launch_bounds__(Config::THREADS)
+    flash_sm80(const typename Config::T* Q, const typename Config::T* K,
+               const typename Config::T* V, typename Config::T* O, float* LSE, KernelShape shape,
+               TileOrder order) {
+  using T = typename Config::T;
+  constexpr int D = Config::D, BLOCK_M = Config::BLOCK_M, BLOCK_N = Config::BLOCK_N;
+  constexpr float INF = std::numeric_limits<float>::infinity();
+
+  const int thread = threadIdx.x;
+  const auto [bh, tile_m] = order(blockIdx.x);
+  const int row0 = tile_m * BLOCK_M;
+  const int rows = min(BLOCK_M, shape.Nq - row0);
+  const int keys = max(0, shape.visible_keys(row0 + rows - 1));  // that the last row sees
+  const int tiles = ceil_div(keys, BLOCK_N);
+  const int whole = max(0, shape.visible_keys(row0)) / BLOCK_N;  // tiles that every row sees all of
+
+  // Global memory, and its tiles.
+  const auto matrix = [](auto* head, int height) {
+    return make_tensor(make_gmem_ptr(head), make_shape(height, Int<D>{}),
+                       make_stride(Int<D>{}, _1{}));
+  };
+  const std::size_t kv_offset = std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
+  const std::size_t q_offset = std::size_t(bh) * shape.Nq * D;
+  using TileQ = Shape<Int<BLOCK_M>, Int<D>>;
+  using TileK = Shape<Int<BLOCK_N>, Int<D>>;
+  const Tensor gQ = local_tile(matrix(Q + q_offset, shape.Nq), TileQ{}, make_coord(tile_m, 0));
+  const Tensor gK = local_tile(matrix(K + kv_offset, shape.Nkv), TileK{}, make_coord(_, 0));
+  const Tensor gV = local_tile(matrix(V + kv_offset, shape.Nkv), TileK{}, make_coord(_, 0));
+  const Tensor gO = local_tile(matrix(O + q_offset, shape.Nq), TileQ{}, make_coord(tile_m, 0));
+
+  // Shared memory.
+  SharedArena shared;
+  auto& Q_smem = shared.take<T[BLOCK_M * D]>("Q_smem");  // in the end it takes O
+  auto& K_smem = shared.take<T[BLOCK_N * D]>("K_smem");
+  auto& V_smem = shared.take<T[BLOCK_N * D]>("V_smem");
+  const Tensor sQ = make_tensor(make_smem_ptr(Q_smem), typename Config::SmemQ{});    // (M, D)
+  const Tensor sK = make_tensor(make_smem_ptr(K_smem), typename Config::SmemK{});    // (N, D)
+  const Tensor sV = make_tensor(make_smem_ptr(V_smem), typename Config::SmemV{});    // (N, D)
+  const Tensor sVt = make_tensor(make_smem_ptr(V_smem), typename Config::SmemVt{});  // (D, N)
+
+  // Global → shared: the pieces this thread copies, and which rows they are.
+  typename Config::Load load;
+  const auto load_thread = load.get_thread_slice(thread);
+  const Tensor tKgK = load_thread.partition_S(gK);  // (8, rows, columns, tiles)
+  const Tensor tVgV = load_thread.partition_S(gV);
+  const Tensor tKcK = load_thread.partition_S(make_identity_tensor(TileK{}));
+  Tensor tKsK = load_thread.partition_D(sK);  // (8, rows, columns)
+  Tensor tVsV = load_thread.partition_D(sV);
+  const auto load_K = [&](int j) {
+    load_tile<BLOCK_N>(load, tKgK(_, _, _, j), tKsK, tKcK, shape.Nkv - j * BLOCK_N);
+    cp_async_fence();
+  };
+  const auto load_V = [&](int j) {
+    load_tile<BLOCK_N>(load, tVgV(_, _, _, j), tVsV, tKcK, shape.Nkv - j * BLOCK_N);
+    cp_async_fence();
+  };
+
+  // Shared → registers: fragments of the two products, and the same seen as ldmatrix fills them.
+  typename Config::Mma mma;
+  const auto mma_thread = mma.get_thread_slice(thread);
+  Tensor tSrQ = mma_thread.partition_fragment_A(sQ);   // (8, MMA_M, D / 16)
+  Tensor tSrK = mma_thread.partition_fragment_B(sK);   // (4, MMA_N, D / 16)
+  Tensor tOrV = mma_thread.partition_fragment_B(sVt);  // (4, MMA_D, N / 16)
+  const auto fetch_Q = make_tiled_copy_A(Copy_Atom<LdMatrix, T>{}, mma);
+  const auto fetch_K = make_tiled_copy_B(Copy_Atom<LdMatrix, T>{}, mma);
+  const auto fetch_V = make_tiled_copy_B(Copy_Atom<LdMatrixTransposed, T>{}, mma);
+  const auto fetch_Q_thread = fetch_Q.get_thread_slice(thread);
+  const auto fetch_K_thread = fetch_K.get_thread_slice(thread);
+  const auto fetch_V_thread = fetch_V.get_thread_slice(thread);
+  const Tensor tSsQ = fetch_Q_thread.partition_S(sQ);
+  const Tensor tSsK = fetch_K_thread.partition_S(sK);
+  const Tensor tOsV = fetch_V_thread.partition_S(sVt);
+  Tensor tSrQ_view = fetch_Q_thread.retile_D(tSrQ);
+  Tensor tSrK_view = fetch_K_thread.retile_D(tSrK);
+  Tensor tOrV_view = fetch_V_thread.retile_D(tOrV);
+
+  Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
+  Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
+  constexpr int ROWS = decltype(size<0>(O_rows))::value;  // of this thread
+  float m[ROWS], l[ROWS];  // largest score, before it is scaled; this thread's part of the sum
+  clear(tOrO);
+#pragma unroll
+  for (int r = 0; r < ROWS; ++r) m[r] = -INF, l[r] = 0;
+  const float scale_log2 = shape.scale * float(M_LOG2E);
+
+  // One tile of keys. MASKED: some row does not see all of it.
+  const auto step = [&](auto masked, int j) {
+    constexpr bool MASKED = decltype(masked)::value;
+    cp_async_wait<0>();
+    __syncthreads();  // K tile j is complete; everyone is done reading the V before
+    load_V(j);
+
+    // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
+    Tensor tSrS = partition_fragment_C(mma, Shape<Int<BLOCK_M>, Int<BLOCK_N>>{});
+    clear(tSrS);
+    if (Config::Q_IN_REGISTERS && j == tiles - 1) copy(fetch_Q, tSsQ, tSrQ_view);
+    multiply<!Config::Q_IN_REGISTERS>(mma, tSrS, tSrQ, fetch_Q, tSsQ, tSrQ_view, tSrK, fetch_K,
+                                      tSsK, tSrK_view);
+    Tensor S = make_tensor(tSrS.data(), as_rows_and_columns(tSrS.layout()));  // (rows, columns)
+
+    cp_async_wait<0>();
+    __syncthreads();  // V tile j is complete; everyone is done reading K
+    if (j > 0) load_K(j - 1);
+
+    if constexpr (MASKED) {
+      const Tensor tScS =
+          mma_thread.partition_C(make_identity_tensor(Shape<Int<BLOCK_M>, Int<BLOCK_N>>{}));
+      const Tensor where = make_tensor(tScS.data(), as_rows_and_columns(tScS.layout()));
+#pragma unroll
+      for (int r = 0; r < ROWS; ++r) {
+        const int visible = shape.visible_keys(row0 + get<0>(where(r, 0))) - j * BLOCK_N;
+#pragma unroll
+        for (int c = 0; c < size<1>(S); ++c) {
+          if (get<1>(where(r, c)) >= visible) S(r, c) = -INF;
+        }
+      }
+    }
+
+    // The maximum of each row, over the tile and the four lanes that share the row.
+    float m_new[ROWS];
+    bool grown = false;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+      m_new[r] = m[r];
+#pragma unroll
+      for (int c = 0; c < size<1>(S); ++c) m_new[r] = fmaxf(m_new[r], S(r, c));
+      m_new[r] = fmaxf(m_new[r], __shfl_xor_sync(0xffffffff, m_new[r], 1));
+      m_new[r] = fmaxf(m_new[r], __shfl_xor_sync(0xffffffff, m_new[r], 2));
+      grown |= m_new[r] > m[r];
+    }
+    // Seldom, after the first tiles: a row's maximum has grown, what is summed up shrinks.
+    if (__any_sync(0xffffffff, grown)) {
+#pragma unroll
+      for (int r = 0; r < ROWS; ++r) {
+        // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
+        const float shrink = m[r] == -INF ? 0 : fast_exp2((m[r] - m_new[r]) * scale_log2);
+        m[r] = m_new[r];
+        l[r] *= shrink;
+#pragma unroll
+        for (int d = 0; d < size<1>(O_rows); ++d) O_rows(r, d) *= shrink;
+      }
+    }
+
+    // P = 2^((S - m) · scale · log2 e), in place of S.
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+      const float m_scaled = MASKED && m[r] == -INF ? 0 : m[r] * scale_log2;
+#pragma unroll
+      for (int c = 0; c < size<1>(S); ++c) {
+        S(r, c) = fast_exp2(S(r, c) * scale_log2 - m_scaled);
+        l[r] += S(r, c);
+      }
+    }
+
+    // O += P V: what was the result of one product is the operand of the next, in the same lanes.
+    const Tensor P = rounded<T>(tSrS);
+    const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
+    multiply<false>(mma, tOrO, tOrP, fetch_Q, tSsQ, tSrQ_view, tOrV, fetch_V, tOsV, tOrV_view);
+  };
+
+  if (tiles > 0) {
+    load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), load_thread.partition_D(sQ),
+                       load_thread.partition_S(make_identity_tensor(TileQ{})), rows);
+    load_K(tiles - 1);
+  }
+  int j = tiles - 1;
+#pragma unroll 1
+  for (; j >= whole; --j) step(true_type{}, j);
+#pragma unroll 1
+  for (; j >= 0; --j) step(false_type{}, j);
+
+  // Epilogue: O / l, LSE = m · scale + ln l.
+  const Tensor tScO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
+  const Tensor where = make_tensor(tScO.data(), as_rows_and_columns(tScO.layout()));
+#pragma unroll
+  for (int r = 0; r < ROWS; ++r) {
+    l[r] += __shfl_xor_sync(0xffffffff, l[r], 1);
+    l[r] += __shfl_xor_sync(0xffffffff, l[r], 2);
+    const float one_over_l = l[r] == 0 ? 0 : 1 / l[r];  // 0: the row sees no key
+#pragma unroll
+    for (int d = 0; d < size<1>(O_rows); ++d) O_rows(r, d) *= one_over_l;
+    const int row = get<0>(where(r, 0));
+    if (LSE && get<1>(where(r, 0)) == 0 && row < rows) {
+      LSE[std::size_t(bh) * shape.Nq + row0 + row] =
+          l[r] == 0 ? -INF : m[r] * shape.scale + logf(l[r]);
+    }
+  }
+
+  // O goes through shared memory, where the lanes that own a row's pieces of 4 bytes exchange them
+  // for pieces of 16.
+  __syncthreads();  // everyone is done reading Q
+  Tensor sO = make_tensor(make_smem_ptr(Q_smem), typename Config::SmemQ{});
+  const auto put_O = make_tiled_copy_C(Copy_Atom<UniversalCopy<std::uint32_t>, T>{}, mma);
+  const auto put_O_thread = put_O.get_thread_slice(thread);
+  const Tensor O_rounded = rounded<T>(tOrO);
+  Tensor sO_pieces = put_O_thread.partition_D(sO);
+  copy(put_O, put_O_thread.retile_S(O_rounded), sO_pieces);
+  __syncthreads();  // O is complete
+  typename Config::Store store;
+  const auto store_thread = store.get_thread_slice(thread);
+  const Tensor tOsO = store_thread.partition_S(sO);
+  Tensor tOgO = store_thread.partition_D(gO);
+  const Tensor tOcO = store_thread.partition_S(make_identity_tensor(TileQ{}));
+#pragma unroll
+  for (int r = 0; r < size<1>(tOsO); ++r) {
+    if (get<0>(tOcO(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
+  }
+}
+// [/snippet]
+
+template <typename Config>
+void launch_flash_sm80_config(const Problem& p, const Arguments& a, Stream stream) {
+  using T = typename Config::T;
+  const std::size_t kv_bytes = std::size_t{2} * p.kv_seq * Config::D * sizeof(T);
+  const TileOrder order(p.batch * p.heads, p.group(), ceil_div(p.seq, Config::BLOCK_M), kv_bytes,
+                        device().l2_bytes);
+  launch(flash_sm80<Config>,
+         {.name = "flash_sm80",
+          .grid = dim3(order.tiles()),
+          .block = dim3(Config::THREADS),
+          .shared_bytes = Config::shared(),
+          .stream = stream},
+         static_cast<const T*>(a.q), static_cast<const T*>(a.k), static_cast<const T*>(a.v),
+         static_cast<T*>(a.out), a.lse, KernelShape(p), order);
+}
+
+// The tiles that were fastest on an H200.
+template <typename T, int D>
+using Sm80Best = Sm80Config<T, D, D == 256 ? 64 : 128, D <= 64 ? 128 : 64, 4, false>;
+
+template <int D>
+void launch_flash_sm80(const Problem& p, const Arguments& a, Stream stream) {
+  if (p.dtype == DType::fp16) {
+    launch_flash_sm80_config<Sm80Best<half_t, D>>(p, a, stream);
+  } else {
+    launch_flash_sm80_config<Sm80Best<bfloat16_t, D>>(p, a, stream);
+  }
+}
+
+}  // namespace al::cute_attention

@@ -1,0 +1,14 @@
+// The address that PTX wants of something in shared memory: 32 bits, counted from the block's own.
+#pragma once
+
+#include "common/device.cuh"
+
+namespace al {
+
+#ifndef AL_EMULATOR
+__device__ __forceinline__ unsigned shared_address(const void* smem) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(smem));
+}
+#endif
+
+}  // namespace al
