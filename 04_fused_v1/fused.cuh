@@ -1,5 +1,6 @@
 // All of attention in one kernel on the CUDA cores, with the structure of FlashAttention (Dao et
-// al., 2022, algorithm 1): S and P live and die on the chip, and O is kept normalised all the while.
+// al., 2022, algorithm 1): S and P live and die on the chip, and O is kept normalised all the
+// while.
 //
 //   Q [B·Hq, Nq, D]   K, V [B·Hkv, Nkv, D]   O [B·Hq, Nq, D]   LSE [B·Hq, Nq] fp32, or nullptr
 //
@@ -95,20 +96,20 @@ struct FusedTile {
 // zero. As they lie …
 template <int STRIDE, int THREADS, typename T, int ROWS, int COLUMNS>
 __device__ __forceinline__ void load_tile(float (&smem)[ROWS][COLUMNS], const T* matrix, int rows) {
-#pragma unroll
+#pragma unroll 4
   for (int n = threadIdx.x; n < ROWS * COLUMNS / 4; n += THREADS) {
     const int r = n / (COLUMNS / 4), c = n % (COLUMNS / 4) * 4;
     store4(&smem[r][c], r < rows ? load4(matrix + (r * STRIDE + c)) : make_float4(0, 0, 0, 0));
   }
 }
 
-// … or transposed.
+// … or transposed; there neighbouring lanes take neighbouring rows, so that they store side by side.
 template <int STRIDE, int THREADS, typename T, int COLUMNS, int ROWS>
 __device__ __forceinline__ void load_transposed(float (&smem)[COLUMNS][ROWS], const T* matrix,
                                                 int rows) {
 #pragma unroll 4
   for (int n = threadIdx.x; n < ROWS * COLUMNS / 4; n += THREADS) {
-    const int r = n / (COLUMNS / 4), c = n % (COLUMNS / 4) * 4;
+    const int r = n % ROWS, c = n / ROWS * 4;
     const float4 x = r < rows ? load4(matrix + (r * STRIDE + c)) : make_float4(0, 0, 0, 0);
     smem[c + 0][r] = x.x;
     smem[c + 1][r] = x.y;
@@ -136,7 +137,7 @@ template <typename Tile, bool MASKED, int DEPTH, int A_WIDTH, int B_WIDTH, int T
           typename Visible = int>
 __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a, const float* b,
                                          [[maybe_unused]] Visible visible = {}) {
-#pragma unroll(MASKED ? 1 : 4)
+#pragma unroll(MASKED ? 1 : 16)
   for (int k = 0; k < DEPTH; ++k) {
     float A_rmem[TM], B_rmem[TN];
     load_fours<4 * Tile::LANES_M>(A_rmem, a + k * A_WIDTH);
@@ -223,7 +224,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
         S_rmem[m][n] = sees ? S_rmem[m][n] * shape.scale : -INFINITY;
         m_new = fmaxf(m_new, S_rmem[m][n]);
       }
-      m_new = fmaxf(m_rmem[m], row_reduce<Tile>(m_new, [](float a, float b) { return fmaxf(a, b); }));
+      m_new =
+          fmaxf(m_rmem[m], row_reduce<Tile>(m_new, [](float a, float b) { return fmaxf(a, b); }));
 
       float sum = 0;
 #pragma unroll
