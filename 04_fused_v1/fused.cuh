@@ -103,7 +103,8 @@ __device__ __forceinline__ void load_tile(float (&smem)[ROWS][COLUMNS], const T*
   }
 }
 
-// … or transposed; there neighbouring lanes take neighbouring rows, so that they store side by side.
+// … or transposed; there neighbouring lanes take neighbouring rows, so that they store side by
+// side.
 template <int STRIDE, int THREADS, typename T, int COLUMNS, int ROWS>
 __device__ __forceinline__ void load_transposed(float (&smem)[COLUMNS][ROWS], const T* matrix,
                                                 int rows) {
