@@ -96,8 +96,8 @@ struct ChunkSums {
 };
 
 template <typename T, int WARPS, int ROWS, int D>
-__device__ __forceinline__ void merge_chunks(ChunkSums<WARPS, ROWS, D>& sums, T* O,
-                                             const Job& job, const Part& part) {
+__device__ __forceinline__ void merge_chunks(ChunkSums<WARPS, ROWS, D>& sums, T* O, const Job& job,
+                                             const Part& part) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int sharing = max(1, WARPS / part.rows);  // warps that share a row
   const std::size_t first = std::size_t(part.head) * job.splits * job.rows + part.row0;
@@ -151,7 +151,7 @@ __device__ __forceinline__ bool is_last_block(bool& last, const Job& job, const 
     unsigned& ticket = job.partials.tickets[part.head * job.row_tiles + part.tile];
     __threadfence();  // the whole block's, for the barrier came before
     last = atomicAdd(&ticket, 1u) + 1 == static_cast<unsigned>(part.splits);
-    if (last) ticket = 0;
+    if (last) atomicExch(&ticket, 0u);
     __threadfence();
   }
   __syncthreads();  // all know

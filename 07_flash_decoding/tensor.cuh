@@ -244,8 +244,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       }
     }
   };
-  // Oᵀ += Vᵀ Pᵀ, for the rows (g and g + 8 of the tile) that `keep` names.
-  const auto multiply_V = [&](unsigned keep) {
+  // Oᵀ += Vᵀ Pᵀ, of the rows for which taken(row) is true.
+  const auto multiply_V = [&](auto taken) {
 #pragma unroll
     for (int n = 0; n < GROUPS; ++n) {
 #pragma unroll
@@ -257,9 +257,12 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
         const std::uint32_t a[4] = {low.x, low.y, high.x, high.y};
 #pragma unroll
         for (int x = 0; x < ROW_TILES; ++x) {
-          const bool kept = keep >> x & 1;
-          const std::uint32_t b[2] = {kept ? P_rmem[n][x][0] : 0, kept ? P_rmem[n][x][1] : 0};
-          mma_m16n8k16<T>(O_rmem[x][d], a, b);
+          float sum[4] = {O_rmem[x][d][0], O_rmem[x][d][1], O_rmem[x][d][2], O_rmem[x][d][3]};
+          mma_m16n8k16<T>(sum, a, P_rmem[n][x]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            if (taken(8 * x + 2 * t + i % 2)) O_rmem[x][d][i] = sum[i];
+          }
         }
       }
     }
@@ -299,13 +302,14 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     for (int n = 0; n < GROUPS; ++n) page[n] = next_page[n];
     look_up(next_page, next + Tile::BLOCK_KEYS);
     softmax(j0, false);
-    multiply_V(~0u);
+    multiply_V([](int) { return true; });
   }
   // [/snippet]
 
   // [snippet ragged]
   // Where some rows see less than others, or keys end: V must be zero where a row does not see it,
-  // for the product 0 · NaN would be NaN; so each query gets its own.
+  // for the product 0 · NaN would be NaN; so each query gets its own, and takes its own rows of the
+  // product.
 #pragma unroll 1
   for (; j0 < part.end; j0 += Tile::BLOCK_KEYS) {
     look_up(page, j0);
@@ -315,13 +319,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
 #pragma unroll 1
     for (int i = 0; i < (job.causal ? job.Nq : 1); ++i) {
       load_V(page, j0, job.causal ? min(part.end, i + 1 + part.length - job.Nq) : part.end);
-      unsigned keep = 0;
-#pragma unroll
-      for (int x = 0; x < ROW_TILES; ++x) {
-        const bool mine = !job.causal || (part.row0 + 8 * x + g) % job.Nq == i;
-        keep |= unsigned{mine} << x;
-      }
-      multiply_V(keep);
+      multiply_V([&](int r) { return !job.causal || (part.row0 + r) % job.Nq == i; });
     }
   }
   // [/snippet]
