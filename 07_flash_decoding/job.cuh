@@ -15,8 +15,8 @@ namespace al::decoding {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// Partial results of chunks: a normalised o and the base-2 LSE of each row of Q. Where a row sees
-// no key of a chunk its LSE is -inf, and its o is never read.
+// Partial results of chunks: a normalised o and the LSE, to the base 2, of each row of Q. Where a
+// row sees no key of a chunk they are 0 and -inf.
 struct Partials {
   unsigned* tickets;  // [heads, row_tiles]: blocks that have finished; zero between launches
   float* lse;         // [heads, splits, rows]
@@ -77,7 +77,8 @@ struct Part {
   int tile, row0, rows;       // of rows; its first one, and how many there are
   int length;                 // keys of the sequence
   int split, splits;          // which chunk, and how many have keys
-  int begin, end;             // keys of the chunk
+  float v_scale;
+  int begin, end;  // keys of the chunk
 
   // With `grid_splits` blocks for each tile of rows.
   __device__ Part(const Job& job, int rows_at_once, int grid_splits) {
@@ -90,10 +91,15 @@ struct Part {
     rows = min(rows_at_once, job.rows - row0);
     length = job.kv_len ? job.kv_len[sequence] : job.Nkv;
     splits = max(1, ceil_div(length, job.chunk));
+    v_scale = job.v_scale ? job.v_scale[shared_head] : 1.0f;
     begin = split * job.chunk;
     end = min(begin + job.chunk, length);
   }
 
+  // The tile's first row among the partial results of chunk `c`.
+  __device__ std::size_t partial_row(const Job& job, int c) const {
+    return (std::size_t(head) * job.splits + c) * job.rows + row0;
+  }
   // Keys that row r of the tile sees: j < visible(r).
   __device__ int visible(const Job& job, int r) const {
     return job.causal ? (row0 + r) % job.Nq + 1 + length - job.Nq : length;

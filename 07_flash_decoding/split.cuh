@@ -165,20 +165,18 @@ void launch_split(const Problem& p, const Arguments& a, const Plan& plan, bool o
   using T = typename Tile::T;
   constexpr int D = Tile::D, ROWS = Tile::ROWS;
   const Job job(p, a, plan, one_launch);
-  const LaunchConfig config{
-      .name = "decode_split",
-      .grid = dim3(static_cast<unsigned>(plan.blocks())),
-      .block = Tile::THREADS,
-      .shared_bytes =
-          shared_bytes<WarpResults<Tile::WARPS, ROWS, D>, ChunkSums<Tile::WARPS, ROWS, D>, bool>(),
-      .stream = stream};
+  const LaunchConfig config{.name = "decode_split",
+                            .grid = dim3(static_cast<unsigned>(plan.blocks())),
+                            .block = Tile::THREADS,
+                            .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, ROWS, D>, bool>(),
+                            .stream = stream};
   launch(decode_split<Tile>, config, static_cast<const T*>(a.q), static_cast<const T*>(a.k),
          static_cast<const T*>(a.v), static_cast<T*>(a.out), job);
   if (!one_launch && plan.splits > 1) {
     const LaunchConfig merge{.name = "merge_kernel",
                              .grid = dim3(static_cast<unsigned>(plan.heads * plan.row_tiles)),
                              .block = kMergeWarps * 32,
-                             .shared_bytes = shared_bytes<ChunkSums<kMergeWarps, ROWS, D>>(),
+                             .shared_bytes = shared_bytes<WarpResults<kMergeWarps, ROWS, D>>(),
                              .stream = stream};
     launch(merge_kernel<T, ROWS, D>, merge, static_cast<T*>(a.out), job);
   }

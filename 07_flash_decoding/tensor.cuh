@@ -358,8 +358,7 @@ void launch_tensor(const Problem& p, const Arguments& a, const Plan& plan, Strea
       .name = "decode_tensor",
       .grid = dim3(static_cast<unsigned>(plan.blocks())),
       .block = Tile::THREADS,
-      .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>,
-                                   ChunkSums<Tile::WARPS, Tile::ROWS, Tile::D>, bool>(),
+      .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>(),
       .stream = stream};
   launch(decode_tensor<Tile>, config, static_cast<const T*>(a.q), static_cast<const KV*>(a.k),
          static_cast<const KV*>(a.v), static_cast<T*>(a.out), Job(p, a, plan, true));
