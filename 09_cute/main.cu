@@ -2,4 +2,14 @@
 #include "09_cute/stage.hpp"
 #include "common/runner.hpp"
 
-int main(int argc, char** argv) { return al::stage_main(argc, argv, al::stage_09_cute); }
+#ifdef AL_TILES
+#include "09_cute/tiles.hpp"
+#endif
+
+int main(int argc, char** argv) {
+#ifdef AL_TILES
+  return al::stage_main(argc, argv, al::stage_09_cute, al::tiles_09_cute());
+#else
+  return al::stage_main(argc, argv, al::stage_09_cute);
+#endif
+}

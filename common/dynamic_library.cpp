@@ -9,17 +9,21 @@
 namespace al {
 namespace {
 
+// `path` is directories with colons between.
+void add_directories(std::vector<std::string>& result, const char* path) {
+  std::istringstream list(path);
+  for (std::string directory; std::getline(list, directory, ':');) {
+    if (!directory.empty()) result.push_back(directory + "/");
+  }
+}
+
 // Where to look, in order; the empty string stands for the system loader's own search.
 std::vector<std::string> directories() {
   std::vector<std::string> result;
-  if (const char* path = std::getenv("AL_LIBRARY_PATH")) {
-    std::istringstream list(path);
-    for (std::string directory; std::getline(list, directory, ':');) {
-      if (!directory.empty()) result.push_back(directory + "/");
-    }
-  }
+  if (const char* path = std::getenv("AL_LIBRARY_PATH")) add_directories(result, path);
   result.push_back("");
   result.push_back("/usr/local/cuda/lib64/");
+  add_directories(result, AL_VENV_LIBRARIES);
   return result;
 }
 

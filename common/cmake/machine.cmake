@@ -77,6 +77,20 @@ function(al_find_cutlass out)
   endforeach()
 endfunction()
 
+# al_find_cudnn(cudnn): cudnn_HEADERS, the folder of cudnn.h, and cudnn_FRONTEND, that of
+# cudnn_frontend.h; each empty when there is none.
+function(al_find_cudnn out)
+  find_path(headers cudnn.h HINTS ${cuda_INCLUDES} ${AL_SITE_PACKAGES}/nvidia/cudnn/include NO_CACHE)
+  find_path(frontend cudnn_frontend.h HINTS ${cuda_INCLUDES} ${AL_SITE_PACKAGES}/include NO_CACHE)
+  foreach(folder headers frontend)
+    if(NOT ${folder})
+      set(${folder} "")
+    endif()
+  endforeach()
+  set(${out}_HEADERS "${headers}" PARENT_SCOPE)
+  set(${out}_FRONTEND "${frontend}" PARENT_SCOPE)
+endfunction()
+
 # al_find_tool(path NAME): a tool of the CUDA toolkit or of the virtual environment, or empty.
 function(al_find_tool out name)
   find_program(tool ${name} HINTS $ENV{CUDA_HOME}/bin ${AL_PYPI_CUDA}/bin ${AL_VENV}/bin

@@ -29,6 +29,9 @@ function(al_setup)
   if(NOT cutlass)
     al_install_cutlass()
   endif()
+  if(arg_BACKEND STREQUAL "cuda" OR (arg_TOOLS AND cuda_NVCC))
+    al_install_cudnn()
+  endif()
 
   if(arg_TOOLS)
     al_find_clang_format(clang_format)
@@ -42,6 +45,22 @@ function(al_setup)
       al_install_python_packages("cuobjdump, which reads machine code" ${AL_PYPI_CUOBJDUMP_SIZE}
                                  ${AL_PYPI_CUOBJDUMP})
     endif()
+  endif()
+endfunction()
+
+# cuDNN is a yardstick that nothing needs: a machine that cannot have it goes without. Its library
+# is large and is fetched for a GPU only.
+function(al_install_cudnn)
+  al_find_gpu(gpu)
+  al_find_cudnn(cudnn)
+  if(NOT cudnn_HEADERS AND gpu_NAME)
+    al_install_python_packages("cuDNN, to compare with" ${AL_PYPI_CUDNN_SIZE} ${AL_PYPI_CUDNN}
+                               OPTIONAL)
+    al_find_cudnn(cudnn)
+  endif()
+  if(cudnn_HEADERS AND NOT cudnn_FRONTEND)
+    al_install_python_packages("cuDNN's C++ headers, to compare with" ${AL_PYPI_CUDNN_FRONTEND_SIZE}
+                               ${AL_PYPI_CUDNN_FRONTEND} OPTIONAL)
   endif()
 endfunction()
 
@@ -104,33 +123,49 @@ function(al_install_debian_packages)
   endif()
 endfunction()
 
-# al_pip(what size arguments...): python -m pip in the virtual environment, which is made first.
+# al_pip(WHAT SIZE arguments... [OPTIONAL] [DEPENDENCIES]): python -m pip in the virtual environment,
+# which is made first.
+#   OPTIONAL      when it cannot be done, that is said and no error
+#   DEPENDENCIES  with what the packages say they need
 function(al_pip what size)
+  cmake_parse_arguments(arg "OPTIONAL;DEPENDENCIES" "" "" ${ARGN})
+  set(failure FATAL_ERROR)
+  if(arg_OPTIONAL)
+    set(failure STATUS)
+  endif()
+  set(no_dependencies --no-deps)
+  if(arg_DEPENDENCIES)
+    set(no_dependencies "")
+  endif()
   message(STATUS "Installing ${what} into ${AL_VENV}: ${size} to download")
   find_program(python3 python3 NO_CACHE)
   if(NOT python3)
-    message(FATAL_ERROR "There is no python3: install it ('apt-get install python3 python3-venv'), then run this again.")
+    message(${failure} "There is no python3: install it ('apt-get install python3 python3-venv'), then run this again.")
+    return()
   endif()
   if(NOT EXISTS ${AL_VENV}/bin/pip)
     execute_process(COMMAND ${python3} -m venv ${AL_VENV} RESULT_VARIABLE code OUTPUT_QUIET
                     ERROR_QUIET)
     if(NOT code EQUAL 0)
       file(REMOVE_RECURSE ${AL_VENV})
-      message(FATAL_ERROR "python3 cannot make a virtual environment: install its venv module ('apt-get install python3-venv'), then run this again.")
+      message(${failure} "python3 cannot make a virtual environment: install its venv module ('apt-get install python3-venv'), then run this again.")
+      return()
     endif()
   endif()
   execute_process(
-    COMMAND ${AL_VENV}/bin/python -m pip ${ARGN} --quiet --no-deps --retries 2
-            --disable-pip-version-check
+    COMMAND ${AL_VENV}/bin/python -m pip ${arg_UNPARSED_ARGUMENTS} --quiet ${no_dependencies}
+            --retries 2 --disable-pip-version-check
     RESULT_VARIABLE code)
   if(NOT code EQUAL 0)
-    message(FATAL_ERROR "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
+    message(${failure} "pip could not install ${what} (its own words are above): this needs a network connection, then run this again.")
   endif()
 endfunction()
 
+# The same for `pip install`.
 function(al_install_python_packages what size)
   al_pip(${what} ${size} install ${ARGN})
   include(${AL_ROOT}/common/cmake/machine.cmake)  # where the packages went
+  set(AL_SITE_PACKAGES ${AL_SITE_PACKAGES} PARENT_SCOPE)
   set(AL_PYPI_CUDA ${AL_PYPI_CUDA} PARENT_SCOPE)
 endfunction()
 

@@ -61,13 +61,13 @@ function(al_label test)
                        LABELS $<IF:$<STREQUAL:${AL_BACKEND},cuda>,gpu,cpu>)
 endfunction()
 
-# al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu] [SOURCES more.cu...] [LIBRARIES targets...])
+# al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu...] [SOURCES more.cu...] [LIBRARIES targets...])
 #   NAME_objects  the stage's record and kernels (stage.cu and SOURCES), compiled once
 #   NAME          the executable (main.cu), with the prior stages to compare with and build upon
 #   NAME_tests    tests.cu
 #   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
 function(al_add_stage name)
-  cmake_parse_arguments(arg "" "PRIOR;TILES" "SOURCES;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(arg "" "PRIOR" "SOURCES;TILES;LIBRARIES" ${ARGN})
   if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
     add_subdirectory(${AL_ROOT}/${arg_PRIOR} ${CMAKE_BINARY_DIR}/${arg_PRIOR})
   endif()

@@ -26,6 +26,17 @@ set(AL_PYPI_CUTLASS_SIZE "6.4 MB")
 set(AL_PYPI_CUOBJDUMP nvidia-cuda-cuobjdump==13.2.86 nvidia-cuda-nvdisasm==13.2.86)
 set(AL_PYPI_CUOBJDUMP_SIZE "4.8 MB")
 
+# cuDNN, a yardstick. The C++ front end is headers only; the library is fetched where there is a GPU
+# and no cuDNN.
+set(AL_PYPI_CUDNN_FRONTEND nvidia-cudnn-frontend==1.32.0)
+set(AL_PYPI_CUDNN_FRONTEND_SIZE "12 MB")
+set(AL_PYPI_CUDNN nvidia-cudnn-cu13==9.19.0.56)
+set(AL_PYPI_CUDNN_SIZE "366 MB")
+
+# For pictures of results, with what it depends on.
+set(AL_PYPI_MATPLOTLIB matplotlib==3.11.2)
+set(AL_PYPI_MATPLOTLIB_SIZE "45 MB")
+
 # Another version would format the tree another way.
 set(AL_CLANG_FORMAT_MAJOR 14)
 set(AL_PYPI_CLANG_FORMAT clang-format==14.0.6)

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <utility>
 
 #include "common/data.hpp"
 #include "common/workbench.hpp"
@@ -36,6 +37,7 @@ TEST_CASE("yardsticks have names and refuse in words") {
     CHECK(why.find("--dtype fp32") != std::string::npos);
   }
   CHECK(yardsticks(Operation::softmax).empty());
+  REQUIRE(yardsticks(Operation::attention).size() == 1);
   Problem causal = grouped(Operation::pv, DType::fp32);
   causal.causal = true;
   for (const Variant& variant : yardsticks(Operation::pv)) {
@@ -62,6 +64,50 @@ TEST_CASE("cuBLAS computes scale * Q K^T and P V, head by head") {
           CHECK_MESSAGE(error.ok, error.why);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("cuDNN refuses in words what it cannot do") {
+  const Variant& cudnn = yardsticks(Operation::attention)[0];
+  CHECK(std::string(cudnn.name) == "cudnn");
+  const auto why = [&](const Problem& p) { return cudnn.refuse(p, device()); };
+  Problem p = grouped(Operation::attention, DType::fp32);
+  if (device().sm < 80 || why(p).find("headers") != std::string::npos) return;
+  CHECK(why(p).find("--dtype fp16") != std::string::npos);
+  p.dtype = DType::fp16;
+  p.causal = true;
+  std::swap(p.seq, p.kv_seq);
+  CHECK(why(p).find("as many keys as queries") != std::string::npos);
+}
+
+TEST_CASE("cuDNN computes attention: masks, groups, lengths that no tile divides, LSE") {
+  struct Shape {
+    int batch, heads, kv_heads, seq, kv_seq, head_dim;
+    bool causal;
+  };
+  const Shape shapes[] = {{2, 6, 2, 37, 53, 64, false},   {2, 6, 2, 37, 53, 64, true},
+                          {1, 2, 2, 200, 200, 128, true}, {1, 4, 1, 130, 257, 128, true},
+                          {1, 2, 1, 129, 300, 256, true}, {1, 2, 2, 300, 129, 256, false},
+                          {2, 8, 2, 1, 1000, 64, true},   {2, 8, 2, 1, 1000, 128, false},
+                          {1, 8, 2, 16, 1000, 128, true}, {1, 8, 8, 7, 4096, 64, true}};
+  const Variant& cudnn = yardsticks(Operation::attention)[0];
+  for (const Shape& shape : shapes) {
+    for (const DType dtype : {DType::fp16, DType::bf16}) {
+      Problem p;
+      p.batch = shape.batch, p.heads = shape.heads, p.kv_heads = shape.kv_heads;
+      p.seq = shape.seq, p.kv_seq = shape.kv_seq, p.head_dim = shape.head_dim;
+      p.causal = shape.causal;
+      p.dtype = dtype;
+      p.scale = 0.3;
+      CAPTURE(to_string(p));
+      if (const std::string why = cudnn.refuse(p, device()); !why.empty()) {
+        MESSAGE("SKIP: " << to_string(p) << ": " << why);
+        continue;
+      }
+      Workbench bench(p, make_inputs(p, Distribution::normal, 1), cudnn.workspace(p));
+      const ErrorReport error = bench.check(cudnn);
+      CHECK_MESSAGE(error.ok, error.why);
     }
   }
 }

@@ -1,6 +1,9 @@
 #include "common/yardsticks/yardsticks.hpp"
 
+#include <string>
+
 #include "common/yardsticks/cublas.hpp"
+#include "common/yardsticks/cudnn.hpp"
 
 namespace al {
 namespace {
@@ -79,11 +82,31 @@ constexpr Variant kPV[] = {
      .launch = launch_pv<Units::tensor>},
 };
 
+Cost cost_least(const Problem& p) {
+  const Work work = minimum_work(p);
+  return {.tensor_flops = work.flops, .dram_bytes = work.bytes};
+}
+
+// Not constant, for the row names the version it was measured with.
+std::span<const Variant> attention() {
+  static const std::string idea = cudnn::name() + ", its fused forward kernel; writes LSE too";
+  static const Variant variants[] = {{.name = "cudnn",
+                                      .idea = idea.c_str(),
+                                      .prior = nullptr,
+                                      .operation = Operation::attention,
+                                      .refuse = cudnn::refuse,
+                                      .workspace = cudnn::workspace,
+                                      .cost = cost_least,
+                                      .launch = cudnn::attention}};
+  return variants;
+}
+
 }  // namespace
 
 std::span<const Variant> yardsticks(Operation operation) {
   if (operation == Operation::scores) return kScores;
   if (operation == Operation::pv) return kPV;
+  if (operation == Operation::attention) return attention();
   return {};
 }
 
