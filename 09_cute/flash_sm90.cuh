@@ -40,7 +40,8 @@ struct Steps {
   bool counted = true;       // ... from a counter, as it gets free, and not by its index
   bool lazy_rescale = true;  // O is rescaled only when the maximum has moved by 2^8
   int polynomial = 0;        // of 16 exponentials, so many are computed on the FMA units
-  bool early_exp = true;
+  bool early_exp = false;
+  int k_stages = 2, v_stages = 2;
   bool grouped = true;
   int hint = 0;
   bool skip = true;          // a warpgroup leaves out the tiles that none of its rows sees
@@ -53,7 +54,7 @@ struct Sm90Config {
   static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_;
   static constexpr bool CAUSAL = CAUSAL_;
   static constexpr Steps STEPS = STEPS_;
-  static constexpr int STAGES = 2;                 // buffers for K, and as many for V
+  static constexpr int K_STAGES = STEPS.k_stages, V_STAGES = STEPS.v_stages;
   static constexpr int WARPGROUPS = BLOCK_M / 64;  // that compute
   static constexpr int THREADS = 128 * (WARPGROUPS + (STEPS.specialised ? 1 : 0));
   // The block's registers, dealt anew: the copying warpgroup needs few.
@@ -65,9 +66,10 @@ struct Sm90Config {
   static constexpr int SLABS = D / 64;
   using Box = GMMA::Layout_K_SW128_Atom<Element>;
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
-  using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<STAGES>>{}));
+  using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<K_STAGES>>{}));
+  using SmemV = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<V_STAGES>>{}));
   // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
-  using SmemVt = decltype(composition(SmemK{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<STAGES>>,
+  using SmemVt = decltype(composition(SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
                                                       Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
 
   // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, both from shared memory; O [64, D] += P V, with P
@@ -81,7 +83,7 @@ struct Sm90Config {
 
   static constexpr int Q_BYTES = BLOCK_M * D * 2, K_BYTES = BLOCK_N * D * 2;
   // On its way out, O has room of its own where there is any; else it goes where Q lay.
-  static constexpr bool O_HAS_ROOM = 2 * Q_BYTES + 2 * STAGES * K_BYTES + 1024 <= 227 * 1024;
+  static constexpr bool O_HAS_ROOM = 2 * Q_BYTES + (K_STAGES + V_STAGES) * K_BYTES + 1024 <= 227 * 1024;
 };
 
 // A tile of O, and what it takes.
@@ -93,13 +95,13 @@ struct Work {
 template <typename Config>
 struct Sm90Shared {
   using Element = typename Config::Element;
-  static constexpr int STAGES = Config::STAGES;
+  static constexpr int K_STAGES = Config::K_STAGES, V_STAGES = Config::V_STAGES;
   alignas(1024) Element Q[Config::BLOCK_M * Config::D];
-  alignas(1024) Element K[STAGES][Config::BLOCK_N * Config::D];
-  alignas(1024) Element V[STAGES][Config::BLOCK_N * Config::D];
+  alignas(1024) Element K[K_STAGES][Config::BLOCK_N * Config::D];
+  alignas(1024) Element V[V_STAGES][Config::BLOCK_N * Config::D];
   alignas(1024) Element O[Config::O_HAS_ROOM ? Config::BLOCK_M * Config::D : 8];
   uint64_t Q_full, Q_empty;
-  uint64_t K_full[STAGES], K_empty[STAGES], V_full[STAGES], V_empty[STAGES];
+  uint64_t K_full[K_STAGES], K_empty[K_STAGES], V_full[V_STAGES], V_empty[V_STAGES];
   uint64_t work_full, work_empty;
   Work work;
 };
@@ -264,7 +266,8 @@ struct Loader {
   using Element = typename Config::Element;
   const Sm90Arguments& p;
   Sm90Shared<Config>& shared;
-  Ring<Config::STAGES> K_at, V_at;
+  Ring<Config::K_STAGES> K_at;
+  Ring<Config::V_STAGES> V_at;
   Ring<1> Q_at;
   int batch = 0, head = 0, kv_head = 0, row0 = 0;
 
@@ -293,9 +296,11 @@ struct Loader {
     Q_at.next();
   }
 
-  __device__ void load_tile(const CUtensorMap& map, Element (&ring)[Config::STAGES][Config::BLOCK_N * Config::D],
-                            uint64_t (&full)[Config::STAGES], uint64_t (&empty)[Config::STAGES],
-                            Ring<Config::STAGES>& at, int j) {
+  template <int STAGES>
+  __device__ void load_tile(const CUtensorMap& map,
+                            Element (&ring)[STAGES][Config::BLOCK_N * Config::D],
+                            uint64_t (&full)[STAGES], uint64_t (&empty)[STAGES], Ring<STAGES>& at,
+                            int j) {
     wait_barrier(empty[at.stage], at.lap ^ 1);
     set_barrier_transaction_bytes(full[at.stage], Config::K_BYTES);
     CUTE_UNROLL
@@ -393,7 +398,8 @@ __device__ __forceinline__ void compute(const Sm90Arguments& p, Sm90Shared<Confi
   };
   if (warpgroup == WARPGROUPS - 1) pass_turn();  // warpgroup 0 begins
 
-  Ring<Config::STAGES> K_at, V_at;
+  Ring<Config::K_STAGES> K_at;
+  Ring<Config::V_STAGES> V_at;
   Ring<1> Q_at, work_at;
   Loader<Config> loader{p, shared};  // without a copying warp, thread 0 is it
   const bool copies = !Config::STEPS.specialised && threadIdx.x == 0;
@@ -542,7 +548,7 @@ __device__ __forceinline__ void compute(const Sm90Arguments& p, Sm90Shared<Confi
           // The compiler would move the exponentials behind the wait for O, where they hide under
           // nothing. A loop it does not move them across: so K of the next step is awaited here.
           warpgroup_fence_operand(tSrS);
-          if (j > 0) wait_K();
+          wait_barrier(shared.V_full[V_at.stage], V_at.lap);  // long since passed
         }
         wait_O();
         round_to<Element>(tOrP, tSrS);
@@ -624,10 +630,12 @@ __global__ void __launch_bounds__(Config::THREADS, 1)
   if (threadIdx.x == 0) {
     initialize_barrier(shared.Q_full, 1);
     initialize_barrier(shared.Q_empty, WARPGROUPS);
-    for (int s = 0; s < Config::STAGES; ++s) {
+    for (int s = 0; s < Config::K_STAGES; ++s) {
       initialize_barrier(shared.K_full[s], 1);
-      initialize_barrier(shared.V_full[s], 1);
       initialize_barrier(shared.K_empty[s], WARPGROUPS);
+    }
+    for (int s = 0; s < Config::V_STAGES; ++s) {
+      initialize_barrier(shared.V_full[s], 1);
       initialize_barrier(shared.V_empty[s], WARPGROUPS);
     }
     initialize_barrier(shared.work_full, 1);
