@@ -63,14 +63,13 @@ DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, c
 
 }  // namespace
 
-void require_memory(const Problem& problem, std::size_t workspace_bytes) {
+std::string too_large(const Problem& problem, std::size_t workspace_bytes) {
   const std::size_t bytes = set_bytes_of(problem, workspace_bytes), free = free_memory();
-  if (bytes <= free) return;
-  throw usage_error(to_string(problem) + " needs " + gigabytes(bytes) +
-                    " of device memory (inputs " + gigabytes(problem.in_bytes()) + ", result " +
-                    gigabytes(problem.out_bytes()) + ", workspace " + gigabytes(workspace_bytes) +
-                    ") and " + gigabytes(free) +
-                    " are free; choose a smaller --batch, --heads or --seq.");
+  if (bytes <= free) return "";
+  return to_string(problem) + " needs " + gigabytes(bytes) + " of device memory (inputs " +
+         gigabytes(problem.in_bytes()) + ", result " + gigabytes(problem.out_bytes()) +
+         ", workspace " + gigabytes(workspace_bytes) + ") and " + gigabytes(free) +
+         " are free; choose a smaller --batch, --heads or --seq";
 }
 
 Arguments Workbench::BufferSet::arguments() const {
@@ -148,8 +147,10 @@ void Workbench::prepare(BufferSet& set, const Variant& variant) const {
 ErrorReport Workbench::check(const Variant& variant) {
   BufferSet& set = sets_.front();
   prepare(set, variant);
+  profiler_start();
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
+  profiler_stop();
   return compare_with_oracle(set);
 }
 

@@ -329,20 +329,26 @@ def first_measured(results, stage, arguments):
     return None
 
 
+def tile_times(results, index):
+    """{(BLOCK_M, BLOCK_N): (ms, threads)} of one problem, of each tile the fastest; infinitely slow
+    where nothing ran."""
+    right, best = timed_rows(results, index), {}
+    for row in results["rows"]:
+        tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
+        if row["problem"] == index and tile:
+            m, n, threads = map(int, tile.groups())
+            ms = row["ms"]["median"] if row in right else math.inf
+            best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
+    return best
+
+
 def heat_map(root, arguments, page):
     name = arguments["results"]
     results = read_results(root, name)
     chosen = chosen_problems(results, name, arguments)
     if len(chosen) != 1:
         raise WeaveError("a heat map is of one config, dtype, mask and operation")
-    right = timed_rows(results, chosen[0])
-    best = {}  # (BLOCK_M, BLOCK_N): (ms, threads); infinitely slow where nothing ran
-    for row in results["rows"]:
-        tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
-        if row["problem"] == chosen[0] and tile:
-            m, n, threads = map(int, tile.groups())
-            ms = row["ms"]["median"] if row in right else math.inf
-            best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
+    best = tile_times(results, chosen[0])
     if not best:
         raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
