@@ -9,6 +9,7 @@
 #include "common/ptx/cp_async.cuh"
 #include "common/ptx/exp2.cuh"
 #include "common/ptx/wmma.cuh"
+#include "common/stage.hpp"
 #include "common/vector.cuh"
 
 namespace al::wmma {
@@ -236,5 +237,20 @@ __device__ __forceinline__ void multiply_by_hand(Accumulator& O_frag, const P* P
   __syncwarp();  // and read, before others take their place
 }
 // [/snippet]
+
+// Starts a block for each Tile::BLOCK_M queries of each head.
+template <typename Tile, typename T>
+void launch_attention(const char* name,
+                      void (*kernel)(const T*, const T*, const T*, T*, float*, KernelShape),
+                      const Problem& p, const Arguments& a, Stream stream) {
+  launch(kernel,
+         {.name = name,
+          .grid = dim3(p.batch * p.heads * ceil_div(p.seq, Tile::BLOCK_M)),
+          .block = dim3(Tile::THREADS),
+          .shared_bytes = Tile::shared(),
+          .stream = stream},
+         static_cast<const T*>(a.q), static_cast<const T*>(a.k), static_cast<const T*>(a.v),
+         static_cast<T*>(a.out), a.lse, KernelShape(p));
+}
 
 }  // namespace al::wmma

@@ -320,4 +320,10 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
 }
 // [/snippet]
 
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
+void launch_v4(const Problem& p, const Arguments& a, Stream stream) {
+  launch_attention<TileV4<T, D, WARPS, WARP_ROWS, BLOCK_N>, T>(
+      "attention_v4", attention_v4<T, D, WARPS, WARP_ROWS, BLOCK_N, BLOCKS_PER_SM>, p, a, stream);
+}
+
 }  // namespace al::wmma
