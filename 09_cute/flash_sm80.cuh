@@ -40,9 +40,8 @@ struct Sm80Config {
   // another order, piece p at p ^ r, so that ldmatrix, which reads one piece of 8 rows at once,
   // finds them in 8 different groups of banks.
   static constexpr int BOX = std::min(D, 64);
-  using Box = decltype(composition(
-      Swizzle<BOX == 64 ? 3 : 2, 3, 3>{},
-      Layout<Shape<_8, Int<BOX>>, Stride<Int<BOX>, _1>>{}));
+  using Box = decltype(composition(Swizzle < BOX == 64 ? 3 : 2, 3, 3 > {},
+                                   Layout<Shape<_8, Int<BOX>>, Stride<Int<BOX>, _1>>{}));
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
   using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>>{}));
   // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
@@ -50,15 +49,16 @@ struct Sm80Config {
   using SmemVt = decltype(composition(
       SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
 
-  // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch two
-  // instructions' worth of B.
+  // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
+  // two instructions' worth of B.
   using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
                        Tile<Int<16 * WARPS>, _16, _16>>;
 
   // Between global and shared memory: 16 bytes a thread, neighbours along a row.
-  using CopyThreads = Layout<Shape<Int<THREADS / (BOX / 8)>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
-  using Load = decltype(
-      make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
+  using CopyThreads =
+      Layout<Shape<Int<THREADS / (BOX / 8)>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
+  using Load =
+      decltype(make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
   using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
                                          Layout<Shape<_1, _8>>{}));
 
@@ -82,8 +82,7 @@ __device__ constexpr auto as_rows_and_columns(const Layout& layout) {
 template <typename Layout>
 __device__ constexpr auto as_A_operand(const Layout& layout) {
   const auto pairs = logical_divide(layout, Shape<Underscore, Underscore, _2>{});
-  return make_layout(make_layout(get<0>(pairs), get<2, 0>(pairs)), get<1>(pairs),
-                     get<2, 1>(pairs));
+  return make_layout(make_layout(get<0>(pairs), get<2, 0>(pairs)), get<1>(pairs), get<2, 1>(pairs));
 }
 
 // Rounds a fragment to T, two elements an instruction.
@@ -116,8 +115,8 @@ __device__ __forceinline__ void load_tile(const Load& load, const Source& from, 
   }
 }
 
-// C += A Bᵀ. The operands come from shared memory in slices of 16 along K, the next slice on its way
-// into registers while this one is multiplied. Without FETCH_A the whole of A is there already.
+// C += A Bᵀ. The operands come from shared memory in slices of 16 along K, the next slice on its
+// way into registers while this one is multiplied. Without FETCH_A the whole of A is there already.
 template <bool FETCH_A, typename Mma, typename C, typename A, typename AFrom, typename ATo,
           typename ACopy, typename B, typename BFrom, typename BTo, typename BCopy>
 __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const ACopy& copy_A,
@@ -242,8 +241,8 @@ __global__ void __launch_bounds__(Config::THREADS)
     if (j > 0) load_K(j - 1);
 
     if constexpr (MASKED) {
-      const Tensor tScS = mma_thread.partition_C(
-          make_identity_tensor(Shape<Int<BLOCK_M>, Int<BLOCK_N>>{}));
+      const Tensor tScS =
+          mma_thread.partition_C(make_identity_tensor(Shape<Int<BLOCK_M>, Int<BLOCK_N>>{}));
       const Tensor where = make_tensor(tScS.data(), as_rows_and_columns(tScS.layout()));
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {

@@ -26,9 +26,8 @@ using cute::half_t;
 
 // D [16, 8] = A [16, 16] · B [8, 16]ᵀ + C, by the 32 threads of a warp.
 template <typename T>
-using MmaOp =
-    std::conditional_t<std::is_same_v<T, half_t>, cute::SM80_16x8x16_F32F16F16F32_TN,
-                       cute::SM80_16x8x16_F32BF16BF16F32_TN>;
+using MmaOp = std::conditional_t<std::is_same_v<T, half_t>, cute::SM80_16x8x16_F32F16F16F32_TN,
+                                 cute::SM80_16x8x16_F32BF16BF16F32_TN>;
 // Four 8 x 8 matrices from shared memory into the registers of a warp, where MmaOp wants them; and
 // the same with each matrix transposed on the way.
 using LdMatrix = cute::SM75_U32x4_LDSM_N;

@@ -20,9 +20,9 @@ struct OutputTile {
 // So heads go in groups small enough for L2, and within a group the last tile of all its heads
 // comes first. Heads are counted so that those of one key/value head are neighbours.
 struct TileOrder {
-  int heads;     // B · Hq
-  int at_once;   // heads of a group
-  int tiles_m;   // tiles of a head
+  int heads;    // B · Hq
+  int at_once;  // heads of a group
+  int tiles_m;  // tiles of a head
 
   TileOrder() = default;
   // `kv_bytes`: K and V of one key/value head, which `group` query heads share.

@@ -18,7 +18,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // are in docs/numerics.md.
 double epsilon(const Problem& problem) {
   if (problem.operation == Operation::scores) return 0x1p-18;
-  // What is stored in a 16-bit dtype on the way: P, O, or both.
+  // What is stored in a narrow dtype on the way: P, O, or both; of 8 bits only P.
   const int roundings = problem.operation == Operation::attention ? 2 : 1;
   switch (problem.dtype) {
     case DType::fp16:
@@ -27,6 +27,10 @@ double epsilon(const Problem& problem) {
       return roundings * 0x1p-8;
     case DType::fp32:
       return 0x1p-20;  // fast exponentials and divisions, a few units in the 24th place
+    case DType::e4m3:
+      return 0x1p-4 + 0x1p-11;
+    case DType::e5m2:
+      return 0x1p-3 + 0x1p-11;
   }
   return 0;
 }

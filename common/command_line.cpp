@@ -13,16 +13,6 @@
 namespace al {
 namespace {
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> words;
-  std::size_t begin = 0;
-  for (std::size_t comma; (comma = list.find(',', begin)) != list.npos; begin = comma + 1) {
-    words.push_back(list.substr(begin, comma - begin));
-  }
-  words.push_back(list.substr(begin));
-  return words;
-}
-
 // Levenshtein distance: the fewest single-letter edits from one word to the other.
 std::size_t edits(std::string_view from, std::string_view to) {
   std::vector<std::size_t> row(to.size() + 1);
@@ -70,7 +60,11 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
         program.default_seq == 1 ? "Keys of a sequence, Nkv."
                                  : "Keys of a sequence, Nkv. Default: --seq.");
   value("--head-dim", "N", "Elements of a head, D: 16, 32, 64, 128 or 256.");
-  list("--dtype", "TYPE[,...]", "fp32, fp16 or bf16. Default: fp16.");
+  list("--dtype", "TYPE[,...]",
+       "fp32, fp16, bf16, e4m3 or e5m2. Default: fp16. 8 bits: with a scale a head; O is fp16.");
+  list("--kv-dtype", "TYPE[,...]", "Of K and V. Default: --dtype.");
+  value("--kv-len", "N[,...]", "Keys that each sequence has, or random. Default: all of them.");
+  list("--page-size", "N[,...]", "K and V in pages of so many keys: 16, 32, 64, 128 or 256.");
   flag("--causal",
        "Query i sees keys j <= i + Nkv - Nq. Default, except where a config says full.");
   flag("--full", "Every query sees every key. With --causal: both, one after the other.");
@@ -135,6 +129,16 @@ void print_help(const CLI::App& app, const Program& program) {
 }
 
 }  // namespace
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> words;
+  std::size_t begin = 0;
+  for (std::size_t comma; (comma = list.find(',', begin)) != list.npos; begin = comma + 1) {
+    words.push_back(list.substr(begin, comma - begin));
+  }
+  words.push_back(list.substr(begin));
+  return words;
+}
 
 std::optional<CommandLine> parse_command_line(int argc, const char* const* argv,
                                               const Program& program) {
@@ -204,11 +208,14 @@ std::vector<std::string> CommandLine::names(const std::string& option) const {
 }
 
 int CommandLine::size(const std::string& option, int otherwise) const {
-  if (!has(option)) return otherwise;
+  return has(option) ? whole_number(option, text(option), 1) : otherwise;
+}
+
+int whole_number(const std::string& option, const std::string& text, int at_least) {
   int value = 0;
-  if (!parse_number(text(option), value) || value < 1) {
-    throw usage_error(fmt::format("{} takes a whole number from 1 to {}, not {}.", option, INT_MAX,
-                                  text(option)));
+  if (!parse_number(text, value) || value < at_least) {
+    throw usage_error(fmt::format("{} takes a whole number from {} to {}, not {}.", option,
+                                  at_least, INT_MAX, text));
   }
   return value;
 }

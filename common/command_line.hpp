@@ -35,6 +35,11 @@ std::optional<CommandLine> parse_command_line(int argc, const char* const* argv,
 // " Did you mean --seq?", or nothing when no word is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& allowed);
 
+std::vector<std::string> split(const std::string& list);  // at its commas
+
+// The number that an option's text is; throws Error(usage) saying what is allowed.
+int whole_number(const std::string& option, const std::string& text, int at_least);
+
 // True when the whole text is a number of this type.
 template <class Number>
 bool parse_number(std::string_view text, Number& value) {

@@ -2,11 +2,13 @@
 #pragma once
 
 #include "common/device.cuh"
+#include "common/error.hpp"
 #include "common/problem.hpp"
 
 namespace al {
 
-// Calls f(T{}) with T = float, __half or __nv_bfloat16.
+// Calls f(T{}) with T = float, __half or __nv_bfloat16. Variants that take 8 bits choose by
+// themselves; all others have refused them (stage.hpp).
 template <typename F>
 void dispatch(DType dtype, F&& f) {
   switch (dtype) {
@@ -16,7 +18,11 @@ void dispatch(DType dtype, F&& f) {
       return f(__half{});
     case DType::bf16:
       return f(__nv_bfloat16{});
+    case DType::e4m3:
+    case DType::e5m2:
+      break;
   }
+  throw usage_error("8-bit inputs are not for this kernel.");
 }
 
 }  // namespace al

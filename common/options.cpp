@@ -9,6 +9,7 @@
 #include "common/command_line.hpp"
 #include "common/error.hpp"
 #include "common/files.hpp"
+#include "common/hash_data.hpp"
 #include "common/npy.hpp"
 
 namespace al {
@@ -132,6 +133,25 @@ NamedProblem loaded_shape(const CommandLine& line, const Program& program) {
   return named;
 }
 
+// --kv-len 100,200 or random: then the first sequence is as long as can be and the others have any
+// number of keys from 1 on.
+std::vector<int> parse_lengths(const CommandLine& line, const Problem& p) {
+  std::vector<int> lengths;
+  if (line.text("--kv-len") == "random") {
+    constexpr std::uint64_t kStream = 33;  // beyond those of the tensors and the page table
+    std::uint64_t seed = 1;
+    if (line.has("--seed")) parse_number(line.text("--seed"), seed);
+    const WordStream words(seed, kStream);
+    lengths.push_back(p.kv_seq);
+    for (int b = 1; b < p.batch; ++b) lengths.push_back(1 + static_cast<int>(words[b] % p.kv_seq));
+  } else {
+    for (const std::string& word : split(line.text("--kv-len"))) {
+      lengths.push_back(whole_number("--kv-len", word, 0));
+    }
+  }
+  return lengths;
+}
+
 double parse_scale(const CommandLine& line) {
   double scale = 0;
   if (!parse_number(line.text("--scale"), scale)) {
@@ -154,6 +174,20 @@ std::vector<NamedProblem> parse_problems(const CommandLine& line, const Program&
   if (line.has("--dtype")) {
     for (const std::string& name : line.names("--dtype")) dtypes.push_back(parse_dtype(name));
   }
+  std::vector<std::optional<DType>> kv_dtypes;
+  if (line.has("--kv-dtype")) {
+    for (const std::string& name : line.names("--kv-dtype")) kv_dtypes.push_back(parse_dtype(name));
+  } else {
+    kv_dtypes.push_back(std::nullopt);
+  }
+  std::vector<int> page_sizes;
+  if (line.has("--page-size")) {
+    for (const std::string& text : line.names("--page-size")) {
+      page_sizes.push_back(whole_number("--page-size", text, 0));
+    }
+  } else {
+    page_sizes.push_back(0);
+  }
 
   std::vector<NamedProblem> problems;
   for (NamedProblem named : shapes) {
@@ -170,12 +204,19 @@ std::vector<NamedProblem> parse_problems(const CommandLine& line, const Program&
     if (line.has("--causal")) masks.push_back(true);
     if (line.has("--full")) masks.push_back(false);
     if (masks.empty()) masks.push_back(named.problem.causal);
+    if (line.has("--kv-len")) named.problem.kv_len = parse_lengths(line, named.problem);
     for (DType dtype : dtypes.empty() ? std::vector{named.problem.dtype} : dtypes) {
-      for (bool causal : masks) {
-        named.problem.dtype = dtype;
-        named.problem.causal = causal;
-        validate(named.problem);
-        problems.push_back(named);
+      for (const std::optional<DType>& kv_dtype : kv_dtypes) {
+        for (const int page_size : page_sizes) {
+          for (const bool causal : masks) {
+            named.problem.dtype = dtype;
+            named.problem.kv_dtype = kv_dtype;
+            named.problem.page_size = page_size;
+            named.problem.causal = causal;
+            validate(named.problem);
+            problems.push_back(named);
+          }
+        }
       }
     }
   }

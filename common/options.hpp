@@ -20,7 +20,8 @@ struct NamedProblem {
 enum class Sweep { none, tiles, splits, seq };
 
 struct Options {
-  // --config a,b x --dtype a,b x --causal/--full: every combination, in that order.
+  // --config x --dtype x --kv-dtype x --page-size x --causal/--full: every combination, in that
+  // order.
   std::vector<NamedProblem> problems;
   std::vector<std::string> variants;  // names, or "all", or "best"; never empty
   Sweep sweep = Sweep::none;

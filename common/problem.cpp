@@ -18,17 +18,22 @@ const char* to_string(DType dtype) {
       return "fp16";
     case DType::bf16:
       return "bf16";
+    case DType::e4m3:
+      return "e4m3";
+    case DType::e5m2:
+      return "e5m2";
   }
   return "?";
 }
 
-std::size_t bytes_of(DType dtype) { return dtype == DType::fp32 ? 4 : 2; }
+std::size_t bytes_of(DType dtype) { return dtype == DType::fp32 ? 4 : is_fp8(dtype) ? 1 : 2; }
 
 DType parse_dtype(const std::string& s) {
-  for (DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
+  for (DType dtype : kEveryDType) {
     if (s == to_string(dtype)) return dtype;
   }
-  throw usage_error(fmt::format("--dtype {} is not known: choose fp16, bf16 or fp32.", s));
+  throw usage_error(
+      fmt::format("--dtype {} is not known: choose fp16, bf16, fp32, e4m3 or e5m2.", s));
 }
 
 const char* to_string(Operation operation) {
@@ -74,22 +79,30 @@ int Problem::visible_columns(int i) const {
   return reads(operation, Tensor::v) ? head_dim : visible_keys(i);
 }
 
-DType Problem::out_dtype() const { return operation == Operation::scores ? DType::fp32 : dtype; }
+DType Problem::out_dtype() const {
+  if (operation == Operation::scores) return DType::fp32;
+  return is_fp8(dtype) && reads(operation, Tensor::v) ? DType::fp16 : dtype;
+}
+
+std::int64_t Problem::cache_elements() const {
+  if (page_size == 0) return kv_elements();
+  return std::int64_t{batch} * max_pages() * kv_heads * page_size * head_dim;
+}
 
 std::size_t Problem::in_bytes() const {
   std::size_t bytes = 0;
   if (reads(operation, Tensor::q)) bytes += q_elements() * bytes_of(dtype);
-  if (reads(operation, Tensor::k)) bytes += kv_elements() * bytes_of(dtype);
-  if (reads(operation, Tensor::v)) bytes += kv_elements() * bytes_of(dtype);
+  if (reads(operation, Tensor::k)) bytes += cache_elements() * bytes_of(cache_dtype());
+  if (reads(operation, Tensor::v)) bytes += cache_elements() * bytes_of(cache_dtype());
   if (reads(operation, Tensor::s)) bytes += score_elements() * bytes_of(score_dtype());
   if (reads(operation, Tensor::p)) bytes += score_elements() * bytes_of(dtype);
   return bytes;
 }
 
-int Problem::visible_keys(int i) const {
-  if (!causal) return kv_seq;
-  const std::int64_t keys = std::int64_t{i} + 1 + kv_seq - seq;
-  return static_cast<int>(std::clamp<std::int64_t>(keys, 0, kv_seq));
+int Problem::visible_keys(int i, int sequence) const {
+  const int all = keys(sequence);
+  if (!causal) return all;
+  return static_cast<int>(std::clamp<std::int64_t>(std::int64_t{i} + 1 + all - seq, 0, all));
 }
 
 void validate(const Problem& p) {
@@ -119,6 +132,21 @@ void validate(const Problem& p) {
     throw usage_error(
         fmt::format("--scale {} is not possible: it must be a finite number.", p.scale));
   }
+  if (!p.kv_len.empty() && std::ssize(p.kv_len) != p.batch) {
+    throw usage_error(fmt::format("--kv-len names {} lengths for --batch {}: give one for each.",
+                                  p.kv_len.size(), p.batch));
+  }
+  for (const int keys : p.kv_len) {
+    if (keys < 0 || keys > p.kv_seq) {
+      throw usage_error(fmt::format(
+          "--kv-len {} is not possible: it must be from 0 to --kv-seq {}.", keys, p.kv_seq));
+    }
+  }
+  constexpr int kPageSizes[] = {0, 16, 32, 64, 128, 256};
+  if (std::ranges::find(kPageSizes, p.page_size) == std::end(kPageSizes)) {
+    throw usage_error(fmt::format(
+        "--page-size {} is not supported: choose 16, 32, 64, 128 or 256 keys.", p.page_size));
+  }
 
   // In floating point, because these are the products that would overflow an integer.
   const double sequences = double(p.batch) * p.heads;
@@ -135,8 +163,8 @@ void validate(const Problem& p) {
     const char* name;
     double bytes;
   } tensors[] = {
-      {"Q", rows * p.head_dim * bytes_of(p.dtype)},  // O has the same size
-      {"K", keys * p.head_dim * bytes_of(p.dtype)},  // and so has V
+      {"Q", rows * p.head_dim * bytes_of(p.dtype)},          // O has the same size
+      {"K", keys * p.head_dim * bytes_of(p.cache_dtype())},  // and so has V
       {"S", s ? rows * p.kv_seq * bytes_of(p.score_dtype()) : 0},
       {"P", probabilities ? rows * p.kv_seq * bytes_of(p.dtype) : 0},
   };
@@ -155,23 +183,34 @@ std::string to_string(const Problem& p) {
   if (p.kv_heads != p.heads) text += fmt::format(" Hkv{}", p.kv_heads);
   text += fmt::format(" N{}", p.seq);
   if (p.kv_seq != p.seq) text += fmt::format(" Nkv{}", p.kv_seq);
-  return text +
-         fmt::format(" D{} {} {}", p.head_dim, to_string(p.dtype), p.causal ? "causal" : "full");
+  text += fmt::format(" D{} {} {}", p.head_dim, to_string(p.dtype), p.causal ? "causal" : "full");
+  if (p.cache_dtype() != p.dtype) text += fmt::format(" kv {}", to_string(p.cache_dtype()));
+  if (!p.kv_len.empty()) {
+    const auto [fewest, most] = std::ranges::minmax(p.kv_len);
+    text += fmt::format(" keys {}–{}", fewest, most);
+  }
+  if (p.page_size > 0) text += fmt::format(" pages of {}", p.page_size);
+  return text;
 }
 
 Work minimum_work(const Problem& p) {
   // The part of the Nq x Nkv rectangle that is computed; causal keeps what lies under a
   // diagonal that ends in the bottom-right corner.
-  const double n_q = p.seq, n_kv = p.kv_seq;
-  double area = n_q * n_kv;
-  if (p.causal) area = n_q <= n_kv ? area - n_q * n_q / 2 : n_kv * n_kv / 2;
-  const double visible = double(p.batch) * p.heads * area;  // entries of S or P that count
+  double area = 0, keys = 0;  // of all sequences
+  for (int sequence = 0; sequence < p.batch; ++sequence) {
+    const double n_q = p.seq, n_kv = p.keys(sequence);
+    const double hidden = n_q <= n_kv ? n_q * n_q / 2 : n_q * n_kv - n_kv * n_kv / 2;
+    area += n_q * n_kv - (p.causal ? hidden : 0);
+    keys += n_kv;
+  }
+  const double visible = p.heads * area;  // entries of S or P that count
 
   const bool times_k = reads(p.operation, Tensor::q), times_v = reads(p.operation, Tensor::v);
   Work work{.flops = 2 * visible * p.head_dim * (times_k + times_v), .bytes = 0};
   const double element = bytes_of(p.dtype);
-  if (times_k) work.bytes += (p.q_elements() + p.kv_elements()) * element;
-  if (times_v) work.bytes += (p.kv_elements() + p.q_elements()) * element;  // V and O
+  const double cache = keys * p.kv_heads * p.head_dim * bytes_of(p.cache_dtype());  // K, or V
+  if (times_k) work.bytes += p.q_elements() * element + cache;
+  if (times_v) work.bytes += cache + p.q_elements() * bytes_of(p.out_dtype());
   if (reads(p.operation, Tensor::s)) work.bytes += visible * bytes_of(p.score_dtype());
   if (reads(p.operation, Tensor::p)) work.bytes += visible * element;
   if (!times_v) work.bytes += visible * bytes_of(p.out_dtype());  // S or P is the result

@@ -13,16 +13,24 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Where a flattened row is, and the keys it sees.
+// Where a flattened row is, the keys it sees, and the factors of its scores and its output: the
+// scales of 8-bit tensors are the same for a whole head, so they can wait until after the sum.
 struct RowPlace {
   std::int64_t kv_head;  // over [B, Hkv]
   int visible;
+  double scale, v_scale;
 
-  RowPlace(const Problem& p, std::int64_t row) {
-    const std::int64_t head = row / p.seq % p.heads;
-    const std::int64_t batch = row / p.seq / p.heads;
-    kv_head = batch * p.kv_heads + head / p.group();
-    visible = p.visible_keys(static_cast<int>(row % p.seq));
+  RowPlace(const Problem& p, const HostInputs& inputs, std::int64_t row) {
+    const auto head = static_cast<int>(row / p.seq % p.heads);
+    const auto sequence = static_cast<int>(row / p.seq / p.heads);
+    const int shared = head / p.group();
+    const auto of = [](const std::vector<float>& scales, int h) {
+      return scales.empty() ? 1.0 : double{scales[h]};
+    };
+    kv_head = std::int64_t{sequence} * p.kv_heads + shared;
+    visible = p.visible_keys(static_cast<int>(row % p.seq), sequence);
+    scale = p.scale * of(inputs.q_scale, head) * of(inputs.k_scale, shared);
+    v_scale = of(inputs.v_scale, shared);
   }
 };
 
@@ -55,10 +63,9 @@ float dot(const float* a, const float* b, int n, float) { return plain_dot(a, b,
 
 // s_j = scale q.k_j
 template <typename Real>
-void scores_row(const Problem& problem, const float* q, const float* k, std::span<Real> s) {
-  const auto scale = static_cast<Real>(problem.scale);
-  for (const int d_size = problem.head_dim; Real & score : s) {
-    score = scale * dot(q, k, d_size, Real{});
+void scores_row(double scale, int d_size, const float* q, const float* k, std::span<Real> s) {
+  for (Real& score : s) {
+    score = static_cast<Real>(scale) * dot(q, k, d_size, Real{});
     k += d_size;
   }
 }
@@ -78,18 +85,19 @@ Real softmax_row(std::span<Real> s) {
   return maximum + std::log(sum);
 }
 
-// out_d = sum_j p_j v_jd
+// out_d = v_scale sum_j p_j v_jd
 template <typename Real>
-void pv_row(std::span<const Real> p, const float* v, std::span<Real> out) {
+void pv_row(std::span<const Real> p, const float* v, double v_scale, std::span<Real> out) {
   std::ranges::fill(out, Real{0});
   for (const Real weight : p) {
     for (std::size_t d = 0; d < out.size(); ++d) out[d] += weight * v[d];
     v += out.size();
   }
+  for (Real& o : out) o *= static_cast<Real>(v_scale);
 }
 
 // sqrt(mean_d sum_j (p_j v_jd)^2)
-double pv_scale(std::span<const double> p, const float* v, int d_size) {
+double pv_scale(std::span<const double> p, const float* v, double v_scale, int d_size) {
   double sum = 0;
   for (const double weight : p) {
     double squares = 0;
@@ -97,11 +105,21 @@ double pv_scale(std::span<const double> p, const float* v, int d_size) {
     sum += weight * weight * squares;
     v += d_size;
   }
-  return std::sqrt(sum / d_size);
+  return v_scale * std::sqrt(sum / d_size);
 }
 
 void round_row(DType dtype, std::span<float> values) {
   for (float& value : values) value = round_to(dtype, value);
+}
+
+// P is rounded as it is stored. Most weights are too small for 8 bits: there they are rounded
+// before the division by l, when the row's largest is 1, and 256 times that, of the 448 that e4m3
+// has room for; a power of two, so that nothing else is rounded.
+void round_weights(DType dtype, std::span<float> p) {
+  if (!is_fp8(dtype)) return round_row(dtype, p);
+  const float largest = p.empty() ? 0 : std::ranges::max(p);
+  if (!(largest > 0)) return;
+  for (float& weight : p) weight = round_to(dtype, weight / largest * 256) / 256 * largest;
 }
 
 // mean_j k_jd^2 of every key/value head: [B * Hkv, D].
@@ -128,23 +146,23 @@ std::vector<double> mean_squared_keys(const Problem& problem, const std::vector<
 void fill_scores(const Problem& problem, const HostInputs& inputs, int threads,
                  ReferenceRows& result) {
   const int d_size = problem.head_dim;
-  const auto scale = static_cast<float>(problem.scale);
   const std::vector<double> mean_k2 = mean_squared_keys(problem, inputs.k, threads);
   parallel_for(std::ssize(result.rows), 4, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      const RowPlace place(problem, result.rows[r]);
+      const RowPlace place(problem, inputs, result.rows[r]);
+      const auto scale = static_cast<float>(place.scale);
       const float* q = inputs.q.data() + result.rows[r] * d_size;
       const float* k = inputs.k.data() + place.kv_head * problem.kv_seq * d_size;
       for (std::int64_t j = 0; j < place.visible; ++j) {
         const std::int64_t at = r * result.columns + j;
-        result.exact[at] = problem.scale * exact_dot(q, k + j * d_size, d_size);
+        result.exact[at] = place.scale * exact_dot(q, k + j * d_size, d_size);
         result.plain[at] = scale * plain_dot(q, k + j * d_size, d_size);
       }
       double squares = 0;
       for (int d = 0; d < d_size; ++d) {
         squares += static_cast<double>(q[d]) * q[d] * mean_k2[place.kv_head * d_size + d];
       }
-      result.row_scale[r] = std::abs(problem.scale) * std::sqrt(squares);
+      result.row_scale[r] = std::abs(place.scale) * std::sqrt(squares);
     }
   });
 }
@@ -161,7 +179,7 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
   }
   parallel_for(std::ssize(result.rows), 4, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      const RowPlace place(problem, result.rows[r]);
+      const RowPlace place(problem, inputs, result.rows[r]);
       const std::int64_t kv_offset = place.kv_head * problem.kv_seq * d_size;
       const float* v = inputs.v.data() + kv_offset;
       std::vector<double> exact(place.visible);
@@ -169,8 +187,8 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
       if (reads(operation, Tensor::q)) {
         const float* q = inputs.q.data() + result.rows[r] * d_size;
         const float* k = inputs.k.data() + kv_offset;
-        scores_row<double>(problem, q, k, exact);
-        scores_row<float>(problem, q, k, plain);
+        scores_row<double>(place.scale, d_size, q, k, exact);
+        scores_row<float>(place.scale, d_size, q, k, plain);
       } else {
         const Tensor tensor = has_softmax ? Tensor::s : Tensor::p;
         plain = input_row(problem, tensor, inputs, result.rows[r]);
@@ -180,15 +198,15 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
       if (has_softmax) {
         result.exact_lse[r] = softmax_row<double>(exact);
         result.plain_lse[r] = softmax_row<float>(plain);
-        round_row(problem.dtype, plain);
+        round_weights(problem.dtype, plain);
       }
       const std::span exact_out(&result.exact[r * result.columns], result.columns);
       const std::span plain_out(&result.plain[r * result.columns], result.columns);
       if (times_v) {
-        pv_row<double>(exact, v, exact_out);
-        pv_row<float>(plain, v, plain_out);
-        round_row(problem.dtype, plain_out);
-        result.row_scale[r] = pv_scale(exact, v, d_size);
+        pv_row<double>(exact, v, place.v_scale, exact_out);
+        pv_row<float>(plain, v, place.v_scale, plain_out);
+        round_row(problem.out_dtype(), plain_out);
+        result.row_scale[r] = pv_scale(exact, v, place.v_scale, d_size);
       } else {
         std::ranges::copy(exact, exact_out.begin());
         std::ranges::copy(plain, plain_out.begin());

@@ -26,21 +26,22 @@ std::string to_csv(const Results& results) {
   std::string text =
       "backend,device,stage,variant,role,config,dtype,causal,operation,batch,heads,kv_heads,seq,kv_"
       "seq,"
-      "head_dim,scale,timing,median_ms,p10_ms,p90_ms,samples,tflops,gbps,limit,limit_fraction,"
+      "head_dim,scale,kv_dtype,page_size,timing,median_ms,p10_ms,p90_ms,samples,tflops,gbps,limit,"
+      "limit_fraction,"
       "predicted_ms,predicted_by,extra_bytes,max_abs,row_rel_l2,scaled_error,budget,ok,prior,"
       "ratio_to_prior,global_load_bytes,global_store_bytes,global_requests,global_sectors,"
       "shared_requests,shared_wavefronts,barriers,shuffles,blocks,checked_blocks,refused\n";
   for (const Row& row : results.rows) {
     const Problem& p = row.problem;
     const bool ran = row.refused.empty();
-    text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},",
-                        field(results.device.backend), field(results.device.name), field(row.stage),
-                        field(row.variant),
-                        row.role == Role::stage   ? "stage"
-                        : row.role == Role::prior ? "prior"
-                                                  : "yardstick",
-                        field(row.config), to_string(p.dtype), p.causal, to_string(p.operation),
-                        p.batch, p.heads, p.kv_heads, p.seq, p.kv_seq, p.head_dim, p.scale);
+    text += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},", field(results.device.backend),
+        field(results.device.name), field(row.stage), field(row.variant),
+        row.role == Role::stage   ? "stage"
+        : row.role == Role::prior ? "prior"
+                                  : "yardstick",
+        field(row.config), to_string(p.dtype), p.causal, to_string(p.operation), p.batch, p.heads,
+        p.kv_heads, p.seq, p.kv_seq, p.head_dim, p.scale, to_string(p.cache_dtype()), p.page_size);
     if (row.time) {
       const Measurement& m = row.time->primary;
       text += fmt::format("{},{},{},{},{},", m.timing == Timing::events ? "events" : "graph",

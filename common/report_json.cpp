@@ -51,12 +51,16 @@ Role role_of(const std::string& name) {
 
 json problem_json(const Row& row) {
   const Problem& p = row.problem;
-  return {{"config", row.config},   {"dtype", to_string(p.dtype)},
-          {"causal", p.causal},     {"operation", to_string(p.operation)},
-          {"batch", p.batch},       {"heads", p.heads},
-          {"kv_heads", p.kv_heads}, {"seq", p.seq},
-          {"kv_seq", p.kv_seq},     {"head_dim", p.head_dim},
-          {"scale", p.scale}};
+  json out = {{"config", row.config},   {"dtype", to_string(p.dtype)},
+              {"causal", p.causal},     {"operation", to_string(p.operation)},
+              {"batch", p.batch},       {"heads", p.heads},
+              {"kv_heads", p.kv_heads}, {"seq", p.seq},
+              {"kv_seq", p.kv_seq},     {"head_dim", p.head_dim},
+              {"scale", p.scale}};
+  if (p.kv_dtype) out["kv_dtype"] = to_string(*p.kv_dtype);
+  if (!p.kv_len.empty()) out["kv_len"] = p.kv_len;
+  if (p.page_size > 0) out["page_size"] = p.page_size;
+  return out;
 }
 
 Problem read_problem(const json& in) {
@@ -73,6 +77,9 @@ Problem read_problem(const json& in) {
   p.kv_seq = in.at("kv_seq");
   p.head_dim = in.at("head_dim");
   p.scale = in.at("scale");
+  if (in.contains("kv_dtype")) p.kv_dtype = parse_dtype(in["kv_dtype"]);
+  if (in.contains("kv_len")) p.kv_len = in["kv_len"].get<std::vector<int>>();
+  p.page_size = in.value("page_size", 0);
   return p;
 }
 

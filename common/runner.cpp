@@ -92,14 +92,30 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
   std::vector<std::string> refusals;
   const Problem& p = named.problem;
   for (const Task& task : tasks) {
-    refusals.push_back(task.variant.refuse(p, device()));
+    refusals.push_back(refusal(task.variant, p, device()));
     if (refusals.back().empty() && task.variant.workspace) {
       workspace = std::max(workspace, task.variant.workspace(p));
     }
   }
 
+  const auto push = [&](const Task& task, Row row, const std::string& refused) {
+    row.refused = refused;
+    row.stage = task.stage_name();
+    row.variant = task.variant.name;
+    row.idea = task.variant.idea;
+    row.role = task.role;
+    row.config = named.config;
+    row.problem = p;
+    row.prior = task.prior;
+    results.rows.push_back(std::move(row));
+  };
+
   validate(p);
   require_memory(p, workspace);
+  if (std::ranges::none_of(refusals, &std::string::empty)) {  // no need to make the inputs
+    for (std::size_t i = 0; i < tasks.size(); ++i) push(tasks[i], {}, refusals[i]);
+    return;
+  }
   progress.step(std::string("making inputs and the float64 oracle of ") + to_string(p.operation) +
                 " for " + to_string(p));
   const HostInputs inputs = options.load.empty()
@@ -121,15 +137,7 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
       }
       if (!options.save.empty() && task.role == Role::stage) save_result(options.save, bench, p);
     }
-    row.refused = refusals[i];
-    row.stage = task.stage_name();
-    row.variant = task.variant.name;
-    row.idea = task.variant.idea;
-    row.role = task.role;
-    row.config = named.config;
-    row.problem = p;
-    row.prior = task.prior;
-    results.rows.push_back(std::move(row));
+    push(task, std::move(row), refusals[i]);
   }
 }
 
@@ -244,8 +252,11 @@ int guarded(const char* program, Body body) {
 
 int stage_main(int argc, char** argv, const Stage& stage, std::span<const TilePoint> tiles) {
   return guarded(stage.name, [&] {
-    Program program{
-        .name = stage.name, .title = stage.title, .operation = stage.operation, .variants = {}};
+    Program program{.name = stage.name,
+                    .title = stage.title,
+                    .operation = stage.operation,
+                    .variants = {},
+                    .default_seq = stage.default_seq};
     for (const Variant& v : stage.variants) program.variants.push_back(v.name);
     const auto options = parse_options(argc, argv, program);
     if (!options) return static_cast<int>(ExitCode::right);

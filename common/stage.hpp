@@ -22,6 +22,11 @@ struct Arguments {
   void* out = nullptr;        // S, P or O, by the operation
   float* lse = nullptr;       // [B, Hq, Nq] fp32, natural log; nullptr: not wanted
   void* workspace = nullptr;  // Variant::workspace bytes, 256-byte aligned
+  // Beyond the plain problem; nullptr where the problem does not have it.
+  const float *q_scale = nullptr, *k_scale = nullptr, *v_scale = nullptr;  // [Hq], [Hkv], [Hkv]
+  const int* kv_len = nullptr;                                             // [B]
+  const int* page_table = nullptr;                                         // [B, max_pages]
+  int max_pages = 0;
 };
 
 // What a kernel makes the hardware do, by the chapter's own count; the runner turns it into a
@@ -35,6 +40,15 @@ struct Cost {
 
 inline constexpr const char* kPriorStage = "the prior stage";
 
+// What a problem may ask for beyond the plain case. A variant takes nothing of it that it does not
+// name, and the rest is refused for it (refusal() below).
+struct Features {
+  bool fp8 = false;       // Q, K and V of 8 bits, with a scale a head
+  bool kv_dtype = false;  // K and V of another dtype than Q
+  bool kv_len = false;    // a length for each sequence
+  bool pages = false;     // K and V in pages
+};
+
 struct Variant {
   const char* name;  // what --variant, the JSON and the C ABI call it: "register_tiles"
   const char* idea;  // one line, for --list and the table
@@ -42,14 +56,22 @@ struct Variant {
   // nullptr for none.
   const char* prior;
   Operation operation;
+  Features features = {};
 
-  // Why this variant cannot run this problem here; empty: it can. Says what is allowed.
+  // Why this variant cannot run this problem here, its features apart; empty: it can. Says what is
+  // allowed. Asked through refusal().
   std::string (*refuse)(const Problem&, const DeviceInfo&);
   std::size_t (*workspace)(const Problem&);  // bytes; nullptr: none
-  Cost (*cost)(const Problem&);              // nullptr: no prediction
+  // Bytes at the workspace's beginning that must be zero before the first launch, and that every
+  // launch leaves zero; nullptr: none.
+  std::size_t (*zeroed)(const Problem&) = nullptr;
+  Cost (*cost)(const Problem&);  // nullptr: no prediction
   // Enqueues the kernels. Inputs have been validated and not refused.
   void (*launch)(const Problem&, const Arguments&, Stream);
 };
+
+// Why the variant cannot run the problem: a feature that it does not take, or what it says itself.
+std::string refusal(const Variant& variant, const Problem& problem, const DeviceInfo& device);
 
 enum class Role { stage, prior, yardstick };
 
@@ -63,6 +85,7 @@ struct Stage {
   int (*best)(const Problem&, const DeviceInfo&);
   // Rows made of libraries that this stage's table and all later ones show.
   std::span<const Variant> yardsticks;
+  int default_seq = 0;  // --seq where none is given; 0: the config's
 };
 
 // A point of `--sweep tiles`: a variant made for one tile.

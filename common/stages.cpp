@@ -11,12 +11,8 @@ namespace al {
 
 std::span<const Stage* const> all_stages() {
   static constexpr const Stage* stages[] = {
-      &stage_01_naive_qk,
-      &stage_02_softmax,
-      &stage_03_pv,
-      &stage_04_fused_v1,
-      &stage_05_epilogue_norm_v2,
-      &stage_09_cute,
+      &stage_01_naive_qk, &stage_02_softmax,          &stage_03_pv,
+      &stage_04_fused_v1, &stage_05_epilogue_norm_v2, &stage_09_cute,
   };
   return stages;
 }

@@ -11,17 +11,17 @@ namespace al {
 
 HostInputs load_inputs(const std::string& directory, const Problem& p, Distribution distribution,
                        std::uint64_t seed) {
-  const auto read = [&](Tensor tensor, const char* file) -> std::vector<float> {
-    if (!reads(p.operation, tensor)) return {};
-    std::vector<float> values = read_npy((std::filesystem::path(directory) / file).string());
-    for (float& value : values) value = round_to(p.dtype, value);
-    return values;
+  HostInputs inputs{.distribution = distribution, .seed = seed};
+  const auto read = [&](Tensor tensor, const char* file, DType dtype, int heads, std::int64_t rows,
+                        std::vector<float>& values, std::vector<float>& scale) {
+    if (!reads(p.operation, tensor)) return;
+    values = read_npy((std::filesystem::path(directory) / file).string());
+    scale = store(dtype, heads, rows * p.head_dim, values);
   };
-  return {.q = read(Tensor::q, "q.npy"),
-          .k = read(Tensor::k, "k.npy"),
-          .v = read(Tensor::v, "v.npy"),
-          .distribution = distribution,
-          .seed = seed};
+  read(Tensor::q, "q.npy", p.dtype, p.heads, p.seq, inputs.q, inputs.q_scale);
+  read(Tensor::k, "k.npy", p.cache_dtype(), p.kv_heads, p.kv_seq, inputs.k, inputs.k_scale);
+  read(Tensor::v, "v.npy", p.cache_dtype(), p.kv_heads, p.kv_seq, inputs.v, inputs.v_scale);
+  return inputs;
 }
 
 void save_result(const std::string& directory, const Workbench& bench, const Problem& p) {

@@ -9,7 +9,8 @@
 
 namespace al {
 
-// q.npy, k.npy and v.npy, as far as the operation reads them, rounded to the problem's dtype. S and
+// q.npy, k.npy and v.npy, as far as the operation reads them, rounded to the problem's dtypes: for
+// 8 bits, which NumPy does not have, with a scale for each head as store() chooses it. S and
 // P are made from `distribution` and `seed` as ever. Throws Error(usage).
 HostInputs load_inputs(const std::string& directory, const Problem& problem,
                        Distribution distribution, std::uint64_t seed);

@@ -43,9 +43,12 @@ const char* result_name(const Problem& p) {
   return reads(p.operation, Tensor::v) ? "O" : "P";
 }
 
-DeviceBuffer uploaded(const std::vector<std::byte>& bytes, const char* name) {
-  DeviceBuffer buffer(bytes.size(), name);
-  if (!bytes.empty()) buffer.write(bytes.data(), bytes.size());
+template <typename T>
+DeviceBuffer uploaded(const std::vector<T>& elements, const char* name) {
+  const std::size_t bytes = elements.size() * sizeof(T);
+  if (bytes == 0) return {};
+  DeviceBuffer buffer(bytes, name);
+  buffer.write(elements.data(), bytes);
   return buffer;
 }
 
@@ -78,7 +81,13 @@ Arguments Workbench::BufferSet::arguments() const {
           .p = p.data(),
           .out = out.data(),
           .lse = static_cast<float*>(lse.data()),
-          .workspace = workspace.data()};
+          .workspace = workspace.data(),
+          .q_scale = static_cast<const float*>(q_scale.data()),
+          .k_scale = static_cast<const float*>(k_scale.data()),
+          .v_scale = static_cast<const float*>(v_scale.data()),
+          .kv_len = static_cast<const int*>(kv_len.data()),
+          .page_table = static_cast<const int*>(page_table.data()),
+          .max_pages = max_pages};
 }
 
 Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size_t workspace_bytes)
@@ -91,13 +100,20 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
 
   reference_ = reference(problem, inputs, rows_to_check(problem));
 
-  const auto q = encode(problem.dtype, inputs.q), k = encode(problem.dtype, inputs.k),
-             v = encode(problem.dtype, inputs.v);
+  const std::vector<int> page_table = make_page_table(problem, inputs.seed);
+  const auto q = encode(problem.dtype, inputs.q), k = cache_bytes(problem, inputs.k, page_table),
+             v = cache_bytes(problem, inputs.v, page_table);
   for (int i = 0; i < sets; ++i) {
     BufferSet& set = sets_.emplace_back();
     set.q = uploaded(q, "Q");
     set.k = uploaded(k, "K");
     set.v = uploaded(v, "V");
+    set.q_scale = uploaded(inputs.q_scale, "q_scale");
+    set.k_scale = uploaded(inputs.k_scale, "k_scale");
+    set.v_scale = uploaded(inputs.v_scale, "v_scale");
+    set.kv_len = uploaded(problem.kv_len, "kv_len");
+    set.page_table = uploaded(page_table, "page_table");
+    set.max_pages = problem.max_pages();
     set.s = filled(problem, Tensor::s, inputs, "S");
     set.p = filled(problem, Tensor::p, inputs, "P");
     set.out = DeviceBuffer(problem.out_bytes(), result_name(problem));
@@ -119,11 +135,19 @@ ErrorReport Workbench::compare_with_oracle(const BufferSet& set) const {
   return error;
 }
 
-ErrorReport Workbench::check(const Variant& variant) {
-  BufferSet& set = sets_.front();
+void Workbench::prepare(BufferSet& set, const Variant& variant) const {
   set.out.poison();
   if (set.lse.size() > 0) set.lse.poison();
   if (set.workspace.size() > 0) set.workspace.poison();
+  if (variant.zeroed) {
+    const std::vector<std::byte> zeros(variant.zeroed(problem_));
+    set.workspace.write(zeros.data(), zeros.size());
+  }
+}
+
+ErrorReport Workbench::check(const Variant& variant) {
+  BufferSet& set = sets_.front();
+  prepare(set, variant);
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
   return compare_with_oracle(set);

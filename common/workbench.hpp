@@ -32,9 +32,13 @@ class Workbench {
  private:
   struct BufferSet {
     DeviceBuffer q, k, v, s, p, out, lse, workspace;
+    DeviceBuffer q_scale, k_scale, v_scale, kv_len, page_table;  // where the problem has them
+    int max_pages = 0;
     Arguments arguments() const;
   };
 
+  // Poisons all that the variant is to write.
+  void prepare(BufferSet& set, const Variant& variant) const;
   ErrorReport compare_with_oracle(const BufferSet& set) const;
 
   Problem problem_;

@@ -4,7 +4,7 @@
 namespace al {
 
 Benchmark Workbench::time(const Variant& variant, int samples, ErrorReport& error) {
-  for (BufferSet& set : sets_) set.out.poison();
+  for (BufferSet& set : sets_) prepare(set, variant);
   const Benchmark benchmark = al::benchmark(
       [&](int set, Stream stream) { variant.launch(problem_, sets_[set].arguments(), stream); },
       static_cast<int>(sets_.size()), samples);

@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define AL_VERSION 1 /* grows by one whenever al_arguments does */
+#define AL_VERSION 2 /* grows by one whenever al_arguments does */
 
 typedef enum al_status {
   AL_OK = 0,
@@ -33,7 +33,7 @@ typedef enum al_status {
   AL_NO_DEVICE = 77    /* no suitable GPU */
 } al_status;
 
-typedef enum al_dtype { AL_FP16 = 1, AL_BF16 = 2, AL_FP32 = 3 } al_dtype;
+typedef enum al_dtype { AL_FP16 = 1, AL_BF16 = 2, AL_FP32 = 3, AL_E4M3 = 4, AL_E5M2 = 5 } al_dtype;
 
 /* O = softmax(scale * Q K^T) V, or the part of it that the stage's variant computes.
  *
@@ -54,8 +54,14 @@ typedef enum al_dtype { AL_FP16 = 1, AL_BF16 = 2, AL_FP32 = 3 } al_dtype;
  *
  * Masked entries of S and P are left unwritten.
  *
- * Causal is aligned bottom-right: query i sees the keys j <= i + kv_seq - seq.
- * q, k, v, s, p, o and lse are 16-byte aligned, workspace 256-byte.
+ * Of AL_E4M3 and AL_E5M2 an element stands for what is stored times its head's scale; O is then
+ * AL_FP16.
+ *
+ * Causal is aligned bottom-right: query i sees the keys j <= i + kv_seq - seq, with kv_len
+ * j <= i + kv_len[b] - seq.
+ * q, k, v, s, p, o and lse are 16-byte aligned, workspace 256-byte. Fill the workspace with zeros
+ * before its first run, and again before a run of another stage, variant or size: some kernels
+ * count their blocks in it, and leave the counts as they found them.
  *
  * Set the whole struct to zero, then struct_size and what you need. A caller compiled against an
  * older header passes a smaller struct; what it lacks counts as zero. A struct larger than this
@@ -74,12 +80,16 @@ typedef struct al_arguments {
   size_t workspace_bytes;
   /* Distance in elements from one batch, head and row to the next; 0: contiguous. */
   int64_t q_strides[3], k_strides[3], v_strides[3], o_strides[3];
-  const float *q_scale, *k_scale, *v_scale; /* FP8: one factor a head, on the device, [heads] of q
-                                               and [kv_heads] of k and v */
-  const int32_t* kv_len;     /* [batch], on the device: how many keys each sequence has */
-  const int32_t* page_table; /* [batch, max_pages]: k and v are then pages
-                                [n, kv_heads, page_size, head_dim] */
-  int32_t page_size, max_pages;
+  const float *q_scale, *k_scale, *v_scale; /* of 8-bit q, k and v: one factor a head, on the
+                                               device, [heads] of q and [kv_heads] of k and v */
+  const int32_t* kv_len; /* [batch], on the device: how many of its kv_seq keys each sequence has,
+                            0 ... kv_seq; NULL: all */
+  const int32_t* page_table;    /* [batch, max_pages], on the device: k and v are then pages
+                                   [n, kv_heads, page_size, head_dim], and keys j * page_size and on of
+                                   sequence b lie in page page_table[b, j]. Entries past a sequence's
+                                   last key are not used */
+  int32_t page_size, max_pages; /* page_size * max_pages >= kv_seq */
+  int32_t kv_dtype;             /* al_dtype of k and v; 0: dtype. Since version 2 */
 } al_arguments;
 
 /* AL_VERSION of the library, and "cuda" or "emulator". */

@@ -3,12 +3,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "common/error.hpp"
 #include "common/stages.hpp"
@@ -112,9 +115,15 @@ DType dtype_of(std::int32_t dtype) {
       return DType::bf16;
     case AL_FP32:
       return DType::fp32;
+    case AL_E4M3:
+      return DType::e4m3;
+    case AL_E5M2:
+      return DType::e5m2;
   }
-  throw usage_error(
-      fmt::format("dtype {} is not known: choose AL_FP16 (1), AL_BF16 (2) or AL_FP32 (3).", dtype));
+  throw usage_error(fmt::format(
+      "dtype {} is not known: choose AL_FP16 (1), AL_BF16 (2), AL_FP32 (3), AL_E4M3 (4) "
+      "or AL_E5M2 (5).",
+      dtype));
 }
 
 // `shape` is batch, heads, rows, columns. A stride along a size of 1 is never used.
@@ -150,11 +159,11 @@ struct Request {
       problem.operation = variant->operation;
       validate(problem);
     }
-    refuse_unsupported_fields();
-    const std::string refusal = variant->refuse(problem, device());
-    if (!refusal.empty()) {
-      throw usage_error(fmt::format("{} cannot run {}: {}.", name(), to_string(problem), refusal));
+    const std::string why = refusal(*variant, problem, device());
+    if (!why.empty()) {
+      throw usage_error(fmt::format("{} cannot run {}: {}.", name(), to_string(problem), why));
     }
+    check_fields();
   }
 
   std::string name() const { return fmt::format("{} {}", stage.name, variant->name); }
@@ -173,23 +182,34 @@ struct Request {
             .kv_seq = a.kv_seq,
             .head_dim = a.head_dim,
             .dtype = dtype_of(a.dtype),
+            .kv_dtype = a.kv_dtype == 0 ? std::nullopt : std::optional(dtype_of(a.kv_dtype)),
             .causal = a.causal != 0,
-            .scale = std::isnan(a.scale) && a.head_dim > 0 ? 1 / std::sqrt(a.head_dim) : a.scale};
+            .scale = std::isnan(a.scale) && a.head_dim > 0 ? 1 / std::sqrt(a.head_dim) : a.scale,
+            // The lengths are on the device, and nobody waits for it here: at most kv_seq each.
+            .kv_len = std::vector<int>(a.kv_len && a.batch > 0 ? a.batch : 0, a.kv_seq),
+            .page_size = a.page_size};
   }
 
-  void refuse_unsupported_fields() const {
+  void check_fields() const {
     const struct {
       const char* name;
-      bool set;
-    } fields[] = {{"q_scale", a.q_scale != nullptr},       {"k_scale", a.k_scale != nullptr},
-                  {"v_scale", a.v_scale != nullptr},       {"kv_len", a.kv_len != nullptr},
-                  {"page_table", a.page_table != nullptr}, {"page_size", a.page_size != 0},
-                  {"max_pages", a.max_pages != 0}};
-    for (const auto& [field, set] : fields) {
-      if (set) {
+      bool set, of_8_bits;
+    } scales[] = {{"q_scale", a.q_scale != nullptr, is_fp8(problem.dtype)},
+                  {"k_scale", a.k_scale != nullptr, is_fp8(problem.cache_dtype())},
+                  {"v_scale", a.v_scale != nullptr, is_fp8(problem.cache_dtype())}};
+    for (const auto& [field, set, of_8_bits] : scales) {
+      if (set && !of_8_bits) {
         throw usage_error(
-            fmt::format("{} does not support {}: it must be zero.", stage.name, field));
+            fmt::format("{} is for elements of 8 bits only: it must be NULL.", field));
       }
+    }
+    const bool pages = a.page_size > 0;
+    if (!pages && (a.page_table != nullptr || a.max_pages != 0)) {
+      throw usage_error("page_table and max_pages need a page_size, which is 0.");
+    }
+    if (pages && a.max_pages < problem.max_pages()) {
+      throw usage_error(fmt::format("max_pages {} is too small: {} keys take {} pages of {}.",
+                                    a.max_pages, a.kv_seq, problem.max_pages(), a.page_size));
     }
     const Operation operation = problem.operation;
     const bool has_lse = operation == Operation::softmax || operation == Operation::attention;
@@ -213,8 +233,10 @@ struct Request {
     const std::array<std::int64_t, 4> like_k{p.batch, p.kv_heads, p.kv_seq, p.head_dim};
     const std::array<std::int64_t, 4> like_out{p.batch, p.heads, p.seq, p.out_columns()};
     if (reads(operation, Tensor::q)) require_contiguous("q_strides", like_q, a.q_strides);
-    if (reads(operation, Tensor::k)) require_contiguous("k_strides", like_k, a.k_strides);
-    if (reads(operation, Tensor::v)) require_contiguous("v_strides", like_k, a.v_strides);
+    const std::array<std::int64_t, 4> cache =
+        pages ? std::array<std::int64_t, 4>{2, p.kv_heads, p.page_size, p.head_dim} : like_k;
+    if (reads(operation, Tensor::k)) require_contiguous("k_strides", cache, a.k_strides);
+    if (reads(operation, Tensor::v)) require_contiguous("v_strides", cache, a.v_strides);
     require_contiguous("o_strides", like_out, a.o_strides);
   }
 };
@@ -225,7 +247,7 @@ struct Request {
 class EmulatedMemory {
  public:
   EmulatedMemory(const Problem& p, const Arguments& a, std::size_t workspace_bytes) {
-    const std::size_t kv_bytes = p.kv_elements() * bytes_of(p.dtype);
+    const std::size_t kv_bytes = cache_elements(p, a) * bytes_of(p.cache_dtype());
     add(a.q, p.q_elements() * bytes_of(p.dtype), "q", true);
     add(a.k, kv_bytes, "k", true);
     add(a.v, kv_bytes, "v", true);
@@ -233,7 +255,12 @@ class EmulatedMemory {
     add(a.p, p.score_elements() * bytes_of(p.dtype), "p", true);
     add(a.out, p.out_bytes(), "o", false);
     add(a.lse, p.q_rows() * sizeof(float), "lse", false);
-    add(a.workspace, workspace_bytes, "workspace", false);
+    add(a.workspace, workspace_bytes, "workspace", true);
+    add(a.q_scale, p.heads * sizeof(float), "q_scale", true);
+    add(a.k_scale, p.kv_heads * sizeof(float), "k_scale", true);
+    add(a.v_scale, p.kv_heads * sizeof(float), "v_scale", true);
+    add(a.kv_len, p.batch * sizeof(int), "kv_len", true);
+    add(a.page_table, std::size_t(p.batch) * a.max_pages * sizeof(int), "page_table", true);
   }
   ~EmulatedMemory() {
     for (int i = 0; i < count_; ++i) emulator::unregister_global(known_[i]);
@@ -242,6 +269,13 @@ class EmulatedMemory {
   EmulatedMemory& operator=(const EmulatedMemory&) = delete;
 
  private:
+  // The highest page that the table names is the last that is known to be there.
+  static std::int64_t cache_elements(const Problem& p, const Arguments& a) {
+    if (p.page_size == 0) return p.kv_elements();
+    const std::size_t entries = std::size_t(p.batch) * a.max_pages;
+    const int last = std::max(-1, *std::max_element(a.page_table, a.page_table + entries));
+    return (std::int64_t{last} + 1) * p.kv_heads * p.page_size * p.head_dim;
+  }
   void add(const void* data, std::size_t bytes, const char* name, bool written) {
     if (data == nullptr || bytes == 0) return;
     void* memory = const_cast<void*>(data);  // the emulator only notes where it is
@@ -252,7 +286,7 @@ class EmulatedMemory {
 
   static inline std::mutex one_run_;
   std::lock_guard<std::mutex> lock_{one_run_};
-  std::array<void*, 8> known_;
+  std::array<void*, 13> known_;
   int count_ = 0;
 };
 #endif
@@ -260,6 +294,10 @@ class EmulatedMemory {
 void run(const Request& request, Stream stream) {
   const al_arguments& a = request.a;
   const Operation operation = request.problem.operation;
+  const bool fp8_q = is_fp8(request.problem.dtype), fp8_kv = is_fp8(request.problem.cache_dtype());
+  if (fp8_q) require(a.q_scale, "q_scale");
+  if (fp8_kv) require(a.k_scale, "k_scale"), require(a.v_scale, "v_scale");
+  if (a.page_size > 0) require(a.page_table, "page_table");
   const struct {
     const void* data;
     const char* name;
@@ -292,7 +330,13 @@ void run(const Request& request, Stream stream) {
                             .p = a.p,
                             .out = a.o,
                             .lse = a.lse,
-                            .workspace = workspace_bytes > 0 ? a.workspace : nullptr};
+                            .workspace = workspace_bytes > 0 ? a.workspace : nullptr,
+                            .q_scale = a.q_scale,
+                            .k_scale = a.k_scale,
+                            .v_scale = a.v_scale,
+                            .kv_len = a.kv_len,
+                            .page_table = a.page_table,
+                            .max_pages = a.max_pages};
 #ifdef AL_EMULATOR
   const EmulatedMemory memory(request.problem, arguments, workspace_bytes);
 #endif

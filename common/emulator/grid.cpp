@@ -85,6 +85,7 @@ Settings& settings() {
     s.threads = static_cast<int>(from_environment("AL_EMULATOR_THREADS", s.threads));
     s.checked_blocks =
         static_cast<int>(from_environment("AL_EMULATOR_CHECKED_BLOCKS", s.checked_blocks));
+    s.gpu_fragments = from_environment("AL_EMULATOR_GPU_FRAGMENTS", s.gpu_fragments) != 0;
     return s;
   }();
   return instance;

@@ -18,6 +18,9 @@ struct Settings {
   // last, and others drawn by the seed) are watched access by access; 0: every block always.
   // Barriers, shuffles and global writes are watched in every block.
   int checked_blocks = 256;
+  // AL_EMULATOR_GPU_FRAGMENTS=1: elements of WMMA fragments lie in the lanes as on sm_80 to sm_90,
+  // not in an order that no GPU has.
+  bool gpu_fragments = false;
 };
 Settings& settings();
 

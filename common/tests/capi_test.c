@@ -100,8 +100,10 @@ int c_bad_arguments(void) {
   a.field = value;                                  \
   EXPECT_REFUSED(al_supports(stage, NULL, &a), message)
 
-  EXPECT_FIELD_REFUSED(dtype, 0,
-                       "dtype 0 is not known: choose AL_FP16 (1), AL_BF16 (2) or AL_FP32 (3).");
+  EXPECT_FIELD_REFUSED(
+      dtype, 0,
+      "dtype 0 is not known: choose AL_FP16 (1), AL_BF16 (2), AL_FP32 (3), AL_E4M3 (4) "
+      "or AL_E5M2 (5).");
   EXPECT_FIELD_REFUSED(seq, 0, "seq 0 is not possible: it must be at least 1.");
   EXPECT_FIELD_REFUSED(kv_seq, -1, "kv_seq -1 is not possible: it must be at least 1.");
   EXPECT_FIELD_REFUSED(head_dim, 63,
@@ -120,14 +122,31 @@ int c_bad_arguments(void) {
   EXPECT_NULL_WANTED(v);
   EXPECT_NULL_WANTED(s);
   EXPECT_NULL_WANTED(p);
-  EXPECT_FIELD_REFUSED(q_scale, &one, "01_naive_qk does not support q_scale: it must be zero.");
-  EXPECT_FIELD_REFUSED(k_scale, &one, "01_naive_qk does not support k_scale: it must be zero.");
-  EXPECT_FIELD_REFUSED(v_scale, &one, "01_naive_qk does not support v_scale: it must be zero.");
-  EXPECT_FIELD_REFUSED(kv_len, &length, "01_naive_qk does not support kv_len: it must be zero.");
+#define EXPECT_SCALE_REFUSED(field) \
+  EXPECT_FIELD_REFUSED(field, &one, #field " is for elements of 8 bits only: it must be NULL.")
+  EXPECT_SCALE_REFUSED(q_scale);
+  EXPECT_SCALE_REFUSED(k_scale);
+  EXPECT_SCALE_REFUSED(v_scale);
   EXPECT_FIELD_REFUSED(page_table, &length,
-                       "01_naive_qk does not support page_table: it must be zero.");
-  EXPECT_FIELD_REFUSED(page_size, 16, "01_naive_qk does not support page_size: it must be zero.");
-  EXPECT_FIELD_REFUSED(max_pages, 4, "01_naive_qk does not support max_pages: it must be zero.");
+                       "page_table and max_pages need a page_size, which is 0.");
+  EXPECT_FIELD_REFUSED(max_pages, 4, "page_table and max_pages need a page_size, which is 0.");
+#define CANNOT_RUN "01_naive_qk register_tiles cannot run B1 H2 Hkv1 N2 Nkv3 D16 "
+  EXPECT_FIELD_REFUSED(kv_len, &length,
+                       CANNOT_RUN
+                       "fp32 full keys 3–3: it takes sequences of one length only "
+                       "(kv_len).");
+  EXPECT_FIELD_REFUSED(page_size, 16,
+                       CANNOT_RUN
+                       "fp32 full pages of 16: it does not take K and V in pages "
+                       "(page_size).");
+  EXPECT_FIELD_REFUSED(page_size, 17,
+                       "page_size 17 is not supported: choose 16, 32, 64, 128 or 256 keys.");
+  EXPECT_FIELD_REFUSED(kv_dtype, AL_E4M3,
+                       CANNOT_RUN
+                       "fp32 full kv e4m3: it takes K and V in Q's dtype only (kv_dtype "
+                       "e4m3).");
+  EXPECT_FIELD_REFUSED(dtype, AL_E5M2,
+                       CANNOT_RUN "e5m2 full: it does not take 8-bit inputs (dtype e5m2).");
   EXPECT_FIELD_REFUSED(q_strides[2], 32,
                        "q_strides[2] is 32, but this stage takes contiguous tensors only: it must "
                        "be 16 or 0.");

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -142,6 +143,33 @@ TEST_CASE("every combination of config, dtype and mask, in that order") {
   CHECK(parse({"--config", "tiny", "--config", "hdim64_seq4k"}).problems.size() == 2);
   CHECK(parse({"--config", "all"}).problems.size() == 4);
   CHECK(parse({"--config", "all", "--full", "--dtype", "fp32,fp16,bf16"}).problems.size() == 12);
+}
+
+TEST_CASE("K and V of their own dtype, in pages, with lengths") {
+  const Options options = parse(
+      {"--batch", "3", "--kv-dtype", "fp16,e4m3", "--page-size", "16,64", "--kv-len", "1024,0,7"});
+  std::vector<std::string> found;
+  for (const NamedProblem& named : options.problems) found.push_back(to_string(named.problem));
+  const std::string shape = "B3 H8 N1024 D64 fp16 causal ";
+  CHECK(found == std::vector<std::string>{shape + "keys 0–1024 pages of 16",
+                                          shape + "keys 0–1024 pages of 64",
+                                          shape + "kv e4m3 keys 0–1024 pages of 16",
+                                          shape + "kv e4m3 keys 0–1024 pages of 64"});
+  const auto lengths = [](const char* seed) {
+    return parse({"--batch", "50", "--kv-len", "random", "--seed", seed})
+        .problems[0]
+        .problem.kv_len;
+  };
+  REQUIRE(lengths("1").size() == 50);
+  CHECK(lengths("1") == lengths("1"));
+  CHECK(lengths("1") != lengths("2"));
+  CHECK(lengths("1")[0] == 1024);
+  CHECK(std::ranges::min(lengths("1")) >= 1);
+  CHECK(complaint({"--kv-len", "5,x"}) ==
+        "--kv-len takes a whole number from 0 to 2147483647, not x.");
+  CHECK(complaint({"--kv-len", "5,6"}) ==
+        "--kv-len names 2 lengths for --batch 1: give one for each.");
+  CHECK(complaint({"--kv-dtype", "fp12"}).starts_with("--dtype fp12 is not known"));
 }
 
 TEST_CASE("an option overrides --config, in any order") {

@@ -100,12 +100,12 @@ TEST_CASE("problem: larger than an index holds") {
 }
 
 TEST_CASE("problem: data types") {
-  for (DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
-    CHECK(parse_dtype(to_string(dtype)) == dtype);
-    CHECK(bytes_of(dtype) == (dtype == DType::fp32 ? 4 : 2));
-  }
-  CHECK_THROWS_WITH_AS(parse_dtype("int3"), "--dtype int3 is not known: choose fp16, bf16 or fp32.",
-                       Error);
+  for (const DType dtype : kEveryDType) CHECK(parse_dtype(to_string(dtype)) == dtype);
+  CHECK(bytes_of(DType::fp32) == 4);
+  CHECK(bytes_of(DType::bf16) == 2);
+  CHECK(bytes_of(DType::e5m2) == 1);
+  CHECK_THROWS_WITH_AS(parse_dtype("int3"),
+                       "--dtype int3 is not known: choose fp16, bf16, fp32, e4m3 or e5m2.", Error);
 }
 
 TEST_CASE("problem: causal is aligned bottom-right") {

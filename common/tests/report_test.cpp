@@ -118,6 +118,16 @@ Results emulator_results() {
   return results;
 }
 
+// Problems with what is beyond the plain one.
+Results cache_results() {
+  Results results = emulator_results();
+  results.rows[0].problem.kv_dtype = DType::e4m3;
+  results.rows[0].problem.kv_len.assign(results.rows[0].problem.batch, 3);
+  results.rows[1].problem.dtype = DType::e5m2;
+  results.rows[1].problem.page_size = 64;
+  return results;
+}
+
 std::vector<std::string> lines(const std::string& text) {
   std::vector<std::string> all;
   std::istringstream in(text);
@@ -262,7 +272,8 @@ TEST_CASE("JSON: read_results takes back what to_json wrote") {
   Results pv = softmax_results();
   pv.rows[0].problem.operation = Operation::pv;
   pv.rows[1].problem.operation = Operation::attention;
-  for (const Results& results : {gpu_results(), emulator_results(), softmax_results(), pv}) {
+  for (const Results& results :
+       {gpu_results(), emulator_results(), softmax_results(), pv, cache_results()}) {
     const std::string written = to_json(results);
     write_text(path, written);
     const Results back = read_results(path);
@@ -302,7 +313,8 @@ TEST_CASE("JSON: the schema accepts it, and does not accept anything") {
     REQUIRE(at != text.npos);
     return text.replace(at, from.size(), to);
   };
-  for (const Results& results : {gpu_results(), emulator_results(), softmax_results()}) {
+  for (const Results& results :
+       {gpu_results(), emulator_results(), softmax_results(), cache_results()}) {
     CHECK(valid(to_json(results)));
   }
 

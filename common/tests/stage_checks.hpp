@@ -53,7 +53,7 @@ inline std::vector<Problem> awkward_shapes(Operation operation) {
 inline void check_variant(const Variant& variant, const Problem& p, Distribution data,
                           std::uint64_t seed = 7) {
   INFO(std::string(variant.name) << " on " << to_string(p));
-  REQUIRE(variant.refuse(p, device()) == "");
+  REQUIRE(refusal(variant, p, device()) == "");
   const HostInputs inputs = make_inputs(p, data, seed);
   Workbench bench(p, inputs, variant.workspace ? variant.workspace(p) : 0);
   const ErrorReport error = bench.check(variant);
