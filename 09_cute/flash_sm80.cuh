@@ -27,9 +27,9 @@ using cute::Tensor;  // not al::Tensor
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
 // [snippet config]
-template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_, int FLAGS_ = 0>
+template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_, int FLAGS_ = 0, int MIN_BLOCKS_ = 1>
 struct Sm80Config {
-  static constexpr int FLAGS = FLAGS_;
+  static constexpr int FLAGS = FLAGS_, MIN_BLOCKS = MIN_BLOCKS_;
   using T = T_;
   static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_, WARPS = WARPS_;
   static constexpr int THREADS = 32 * WARPS;
@@ -49,6 +49,10 @@ struct Sm80Config {
   using SmemVt = decltype(composition(
       SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
 
+  using SmemK2 = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, _2>{}));
+  using SmemVt2 = decltype(composition(
+      SmemK2{}, Layout<Shape<Int<D>, Int<BLOCK_N>, _2>, Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
+
   // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
   // two instructions' worth of B.
   using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
@@ -62,6 +66,9 @@ struct Sm80Config {
   using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
                                          Layout<Shape<_1, _8>>{}));
 
+  static constexpr std::size_t shared2() {
+    return shared_bytes<T[BLOCK_M * D], T[2 * BLOCK_N * D], T[2 * BLOCK_N * D]>();
+  }
   static constexpr std::size_t shared() {
     return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
   }
@@ -136,7 +143,7 @@ __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const
 
 // [snippet kernel]
 template <typename Config>
-__global__ void __launch_bounds__(Config::THREADS)
+__global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     flash_sm80(const typename Config::T* Q, const typename Config::T* K,
                const typename Config::T* V, typename Config::T* O, float* LSE, KernelShape shape,
                TileOrder order) {
