@@ -185,8 +185,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
         RowsFragment<T> P_frag[BANDS];
 #pragma unroll
         for (int band = 0; band < BANDS; ++band) {
-          load_matrix_sync(P_frag[band],
-                           reinterpret_cast<T*>(scratch + band * 16 * S_STRIDE) + n, P_STRIDE);
+          load_matrix_sync(P_frag[band], reinterpret_cast<T*>(scratch + band * 16 * S_STRIDE) + n,
+                           P_STRIDE);
         }
 #pragma unroll
         for (int d = 0; d < D / 16; ++d) {

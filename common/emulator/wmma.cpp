@@ -13,8 +13,8 @@ struct Position {
   int row, column;
 };
 
-// Which element of its 16 x 16 matrix a fragment's element e is in this lane. There are 8 in a lane;
-// those beyond are the same once more.
+// Which element of its 16 x 16 matrix a fragment's element e is in this lane. There are 8 in a
+// lane; those beyond are the same once more.
 Position position(FragmentUse use, int lane, int e) {
   e %= 8;
   if (settings().gpu_fragments) {
@@ -56,9 +56,9 @@ void complete_store(void* const (&lanes)[32]) {
 constexpr Collective kLoad = {"load_matrix_sync", &complete_load};
 constexpr Collective kStore = {"store_matrix_sync", &complete_store};
 
-// What nvcc makes of it. fp16 and bf16: lane 8i + j fetches half a run, 16 bytes, as in ldmatrix. An
-// fp32 accumulator: four accesses of 8 bytes, or eight of 4 where a run is a column. Of accesses to
-// one address (ldm = 0) it makes one.
+// What nvcc makes of it. fp16 and bf16: lane 8i + j fetches half a run, 16 bytes, as in ldmatrix.
+// An fp32 accumulator: four accesses of 8 bytes, or eight of 4 where a run is a column. Of accesses
+// to one address (ldm = 0) it makes one.
 void access_part(Worker& w, const FragmentPart& part, std::size_t pc, Direction direction) {
   const auto begin = reinterpret_cast<std::size_t>(part.memory);
   const int lane = w.current % 32;
@@ -100,9 +100,10 @@ void move(const Collective& what, FragmentPart part, std::size_t pc, Where where
                 " bytes past a multiple of 32",
             "the address of the matrix: 256-bit alignment is asked for");
     } else if (part.ldm * part.bytes % 16 != 0) {
-      fault("ldm is " + std::to_string(part.ldm) + " elements, " +
-                std::to_string(part.ldm * part.bytes) + " bytes",
-            "ldm: it must be a multiple of 16 bytes, which is 8 elements of fp16 or bf16, 4 of fp32");
+      fault(
+          "ldm is " + std::to_string(part.ldm) + " elements, " +
+              std::to_string(part.ldm * part.bytes) + " bytes",
+          "ldm: it must be a multiple of 16 bytes, which is 8 elements of fp16 or bf16, 4 of fp32");
     } else if (w.watched) {
       access_part(w, part, pc, &what == &kLoad ? Direction::load : Direction::store);
     }

@@ -1,8 +1,8 @@
 // <mma.h> for the emulator: fragments of 16 x 16 x 16 in fp16 and bf16 with fp32 accumulators.
 //
 // CUDA does not say which lane holds which element of a fragment. Here they are dealt out in an
-// order that no GPU has, another one for each kind of fragment, so that a kernel that counts on some
-// order computes nonsense. settings().gpu_fragments deals them out as sm_80 to sm_90 do.
+// order that no GPU has, another one for each kind of fragment, so that a kernel that counts on
+// some order computes nonsense. settings().gpu_fragments deals them out as sm_80 to sm_90 do.
 #pragma once
 
 #include <limits>
@@ -90,18 +90,17 @@ void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout>& f, const T* from, un
 inline void load_matrix_sync(fragment<accumulator, 16, 16, 16, float>& f, const float* from,
                              unsigned ldm, layout_t layout,
                              al::emulator::Where where = al::emulator::Where::current()) {
-  al::emulator::load_fragment({al::emulator::FragmentUse::accumulator, f.x, f.num_elements,
-                               sizeof(float), const_cast<float*>(from), ldm,
-                               layout == mem_col_major},
-                              where);
+  al::emulator::load_fragment(
+      {al::emulator::FragmentUse::accumulator, f.x, f.num_elements, sizeof(float),
+       const_cast<float*>(from), ldm, layout == mem_col_major},
+      where);
 }
 inline void store_matrix_sync(float* to, const fragment<accumulator, 16, 16, 16, float>& f,
                               unsigned ldm, layout_t layout,
                               al::emulator::Where where = al::emulator::Where::current()) {
-  al::emulator::store_fragment(
-      {al::emulator::FragmentUse::accumulator, const_cast<float*>(f.x), f.num_elements,
-       sizeof(float), to, ldm, layout == mem_col_major},
-      where);
+  al::emulator::store_fragment({al::emulator::FragmentUse::accumulator, const_cast<float*>(f.x),
+                                f.num_elements, sizeof(float), to, ldm, layout == mem_col_major},
+                               where);
 }
 
 template <typename T, typename LayoutA, typename LayoutB>

@@ -26,7 +26,8 @@ void in_both_orders(Run run) {
   emulator::settings().gpu_fragments = false;
 }
 
-// out [16, 16] = A B + C, with A, B and C in shared memory. B_COLUMNS: B lies there column by column.
+// out [16, 16] = A B + C, with A, B and C in shared memory. B_COLUMNS: B lies there column by
+// column.
 template <typename T, bool B_COLUMNS>
 __global__ void multiply(float* out) {
   using Layout = std::conditional_t<B_COLUMNS, col_major, row_major>;
@@ -98,8 +99,8 @@ __global__ void one_column(float* out) {
 TEST_CASE("a column loaded with ldm = 0 is there 16 times") {
   in_both_orders([] {
     Array<float> out(256, "out");
-    launch(one_column,
-           {"one_column", dim3(1), dim3(32), shared_bytes<float[16], float[16][16]>()}, out.data());
+    launch(one_column, {"one_column", dim3(1), dim3(32), shared_bytes<float[16], float[16][16]>()},
+           out.data());
     int wrong = 0;
     for (int i = 0; i < 256; ++i) wrong += out.host()[i] != static_cast<float>(i / 16);
     CHECK(wrong == 0);

@@ -77,10 +77,9 @@ int type_of(DType dtype) {
       return kReal32F;
     case DType::fp16:
       return kReal16F;
-    case DType::bf16:
-      break;
+    default:  // others are refused
+      return kReal16BF;
   }
-  return kReal16BF;
 }
 
 }  // namespace
