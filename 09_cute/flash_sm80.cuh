@@ -129,16 +129,17 @@ template <bool FETCH_A, typename Mma, typename C, typename A, typename AFrom, ty
 __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const ACopy& copy_A,
                                          const AFrom& A_from, ATo&& A_to, const B& b,
                                          const BCopy& copy_B, const BFrom& B_from, BTo&& B_to) {
-  const auto fetch = [&](auto k) {
+  const auto fetch = [&](int k) {
     if constexpr (FETCH_A) copy(copy_A, A_from(_, _, k), A_to(_, _, k));
     copy(copy_B, B_from(_, _, k), B_to(_, _, k));
   };
   constexpr int SLICES = decltype(size<2>(a))::value;
-  fetch(Int<0>{});
-  for_each(make_int_sequence<SLICES>{}, [&](auto k) {
-    if constexpr (k + 1 < SLICES) fetch(Int<k + 1>{});
+  fetch(0);
+#pragma unroll
+  for (int k = 0; k < SLICES; ++k) {
+    if (k + 1 < SLICES) fetch(k + 1);
     gemm(mma, a(_, _, k), b(_, _, k), c);
-  });
+  }
 }
 
 // [snippet kernel]
@@ -286,7 +287,6 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
       }
     }
 
-    if constexpr ((Config::FLAGS & 3) == 0) {
     // P = 2^((S - m) · scale · log2 e), in place of S.
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
@@ -302,56 +302,6 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     const Tensor P = rounded<T>(tSrS);
     const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
     multiply<false>(mma, tOrO, tOrP, fetch_Q, tSsQ, tSrQ_view, tOrV, fetch_V, tOsV, tOrV_view);
-    } else {
-      // P = 2^((S - m) · scale · log2 e) and O += P V, a slice of 16 keys at a time: the tensor cores
-      // multiply one slice while the exponentials of the next are computed.
-      float m_scaled[ROWS];
-#pragma unroll
-      for (int r = 0; r < ROWS; ++r) m_scaled[r] = MASKED && m[r] == -INF ? 0 : m[r] * scale_log2;
-      Tensor P = make_tensor_like<T>(tSrS);
-      const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));  // (8, MMA_M, N / 16)
-      constexpr int SLICES = decltype(size<2>(tOrP))::value;
-      constexpr int MMA_M = decltype(size<1>(tOrP))::value, MMA_D = decltype(size<1>(tOrV))::value;
-      // Pair x of the slice's 4 · MMA_M: two neighbours of a row.
-      const auto exponential = [&](auto k, int x) {
-        const int r = x / 2, n = 2 * int(k) + x % 2;  // row of this thread, 8 keys
-        float p[2];
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          p[c] = fast_exp2(S(r, 2 * n + c) * scale_log2 - m_scaled[r]);
-          l[r] += p[c];
-        }
-        auto& pair = P(make_coord(0, r % 2), r / 2, n);
-        if constexpr (std::is_same_v<T, half_t>) {
-          reinterpret_cast<__half2&>(pair) = __floats2half2_rn(p[0], p[1]);
-        } else {
-          reinterpret_cast<__nv_bfloat162&>(pair) = __floats2bfloat162_rn(p[0], p[1]);
-        }
-      };
-      copy(fetch_V, tOsV(_, _, 0), tOrV_view(_, _, 0));
-#pragma unroll
-      for (int x = 0; x < 4 * MMA_M; ++x) exponential(Int<0>{}, x);
-      for_each(make_int_sequence<SLICES>{}, [&](auto k) {
-        if constexpr (k + 1 < SLICES) copy(fetch_V, tOsV(_, _, k + _1{}), tOrV_view(_, _, k + _1{}));
-        if constexpr ((Config::FLAGS & 3) == 1) {
-          if constexpr (k + 1 < SLICES)
-#pragma unroll
-            for (int x = 0; x < 4 * MMA_M; ++x) exponential(k + _1{}, x);
-          gemm(mma, tOrP(_, _, k), tOrV(_, _, k), tOrO);
-        } else {
-          constexpr int PRODUCTS = MMA_D * MMA_M, PAIRS = 4 * MMA_M;
-#pragma unroll
-          for (int i = 0; i < PRODUCTS; ++i) {
-            gemm(mma, tOrP(_, i % MMA_M, k), tOrV(_, i / MMA_M, k), tOrO(_, i % MMA_M, i / MMA_M));
-            if constexpr (k + 1 < SLICES) {
-              constexpr int EACH = PRODUCTS / PAIRS;
-              static_assert(PRODUCTS % PAIRS == 0);
-              if (i % EACH == 0) exponential(k + _1{}, i / EACH);
-            }
-          }
-        }
-      });
-    }
   };
 
   if (tiles > 0) {
