@@ -107,6 +107,19 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
   return y;
 }
 
+// Are these values finite? 0 · x is 0 then, and NaN for an infinity or a NaN.
+template <typename Engine, typename Layout>
+__device__ __forceinline__ bool all_finite(const Tensor<Engine, Layout>& x) {
+  using T = typename Engine::value_type;
+  using T2 = std::conditional_t<std::is_same_v<T, half_t>, __half2, __nv_bfloat162>;
+  const Tensor pairs = recast<const T2>(x);
+  const T2 zero{};
+  T2 sum{};
+#pragma unroll
+  for (int i = 0; i < size(pairs); ++i) sum = __hfma2(zero, pairs(i), sum);
+  return sum.x == zero.x && sum.y == zero.y;
+}
+
 // Starts to copy a tile of which `rows` rows exist; the others become zeros. `where`: the row and
 // column of each element that this thread copies.
 template <int ROWS, typename Load, typename Source, typename Target, typename Where>
@@ -223,11 +236,15 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
   Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
   constexpr int ROWS = decltype(size<0>(O_rows))::value;  // of this thread
+  const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
+  const Tensor where_O = make_tensor(tOcO.data(), as_rows_and_columns(tOcO.layout()));
   float m[ROWS], l[ROWS];  // largest score, before it is scaled; this thread's part of the sum
   clear(tOrO);
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) m[r] = -INF, l[r] = 0;
-  const float scale_log2 = shape.scale * float(M_LOG2E);
+  // exp(scale · s) = 2^(scale_log2 · s). A larger product is a larger score: where the scale is
+  // negative, Q's sign is turned. Not quite zero where the scale is: 0 · -inf is NaN.
+  const float scale_log2 = fmaxf(fabsf(shape.scale) * float(M_LOG2E), 1e-30f);
 
   // One tile of keys. MASKED: some row does not see all of it.
   const auto step = [&](auto masked, int j) {
@@ -245,7 +262,12 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     Tensor S = make_tensor(tSrS.data(), as_rows_and_columns(tSrS.layout()));  // (rows, columns)
 
     cp_async_wait<0>();
-    __syncthreads();  // V tile j is complete; everyone is done reading K
+    bool V_finite = true;
+    if constexpr (MASKED) {
+      V_finite = __syncthreads_and(all_finite(tVsV));
+    } else {
+      __syncthreads();
+    }  // V tile j is complete; everyone is done reading K
     if (j > 0) load_K(j - 1);
 
     if constexpr (MASKED) {
@@ -298,6 +320,31 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
       }
     }
 
+    // The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
+    // NaN. So infinities and NaNs go by hand to the rows that see them, and are zero from then on.
+    if (MASKED && !V_finite) {
+#pragma unroll 1
+      for (int key = 0; key < BLOCK_N; ++key) {
+#pragma unroll
+        for (int d = 0; d < size<1>(O_rows); ++d) {
+          const float v = static_cast<float>(sV(key, get<1>(where_O(0, d))));
+          if (v - v == 0) continue;  // finite
+#pragma unroll
+          for (int r = 0; r < ROWS; ++r) {
+            const int visible = shape.visible_keys(row0 + get<0>(where_O(r, 0))) - j * BLOCK_N;
+            if (key < visible) O_rows(r, d) += v;
+          }
+        }
+      }
+      __syncthreads();  // everyone has seen them
+#pragma unroll
+      for (int i = 0; i < size(tVsV); ++i) {
+        const float v = static_cast<float>(tVsV(i));
+        if (v - v != 0) tVsV(i) = T(0.0f);
+      }
+      __syncthreads();  // they are gone
+    }
+
     // O += P V: what was the result of one product is the operand of the next, in the same lanes.
     const Tensor P = rounded<T>(tSrS);
     const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
@@ -305,9 +352,15 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   };
 
   if (tiles > 0) {
-    load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), load_thread.partition_D(sQ),
+    Tensor tQsQ = load_thread.partition_D(sQ);
+    load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), tQsQ,
                        load_thread.partition_S(make_identity_tensor(TileQ{})), rows);
     load_K(tiles - 1);
+    if (shape.scale < 0) {
+      cp_async_wait<0>();
+      Tensor pairs = recast<std::uint32_t>(tQsQ);
+      for (int i = 0; i < size(pairs); ++i) pairs(i) ^= 0x80008000;
+    }
   }
   int j = tiles - 1;
 #pragma unroll 1
@@ -316,8 +369,6 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   for (; j >= 0; --j) step(false_type{}, j);
 
   // Epilogue: O / l, LSE = m · scale + ln l.
-  const Tensor tScO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
-  const Tensor where = make_tensor(tScO.data(), as_rows_and_columns(tScO.layout()));
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
     l[r] += __shfl_xor_sync(0xffffffff, l[r], 1);
@@ -325,10 +376,10 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     const float one_over_l = l[r] == 0 ? 0 : 1 / l[r];  // 0: the row sees no key
 #pragma unroll
     for (int d = 0; d < size<1>(O_rows); ++d) O_rows(r, d) *= one_over_l;
-    const int row = get<0>(where(r, 0));
-    if (LSE && get<1>(where(r, 0)) == 0 && row < rows) {
+    const int row = get<0>(where_O(r, 0));
+    if (LSE && get<1>(where_O(r, 0)) == 0 && row < rows) {
       LSE[std::size_t(bh) * shape.Nq + row0 + row] =
-          l[r] == 0 ? -INF : m[r] * shape.scale + logf(l[r]);
+          l[r] == 0 ? -INF : m[r] * fabsf(shape.scale) + logf(l[r]);
     }
   }
 
@@ -346,10 +397,10 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   const auto store_thread = store.get_thread_slice(thread);
   const Tensor tOsO = store_thread.partition_S(sO);
   Tensor tOgO = store_thread.partition_D(gO);
-  const Tensor tOcO = store_thread.partition_S(make_identity_tensor(TileQ{}));
+  const Tensor tOcO_store = store_thread.partition_S(make_identity_tensor(TileQ{}));
 #pragma unroll
   for (int r = 0; r < size<1>(tOsO); ++r) {
-    if (get<0>(tOcO(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
+    if (get<0>(tOcO_store(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
   }
 }
 // [/snippet]
