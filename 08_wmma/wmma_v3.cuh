@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
                                   16 * band + lane / 2, warp_rows);
     if (lane % 2 == 0) factors[band][lane / 2] = norm;
   }
-  __syncwarp();  // 1 / l of all rows is there
+  __syncwarp();                                                       // 1 / l of all rows is there
   constexpr int COLUMNS = !VECTORS ? 16 : D < BLOCK_N ? D : BLOCK_N;  // of O, that go out together
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
