@@ -156,8 +156,10 @@ __device__ __forceinline__ float softmax_step(const float (&S_smem)[16][STRIDE],
   }
   float m_new = fmaxf(fmaxf(m.x, m.y), fmaxf(m.z, m.w));
   m_new = fmaxf(m_new, __shfl_xor_sync(kWholeWarp, m_new, 1));
-  const float reference = m_new == -INFINITY ? 0 : scale * m_new;  // -inf - -inf is NaN
-  const float factor = fast_exp2(scale * row.m - reference);
+  const float finite_m = m_new == -INFINITY ? 0 : m_new;  // -inf - -inf is NaN
+  // Exactly 1 where the maximum stays: scale · m - scale · m would not be, if fused into an FMA.
+  const float factor = fast_exp2(scale * (row.m - finite_m));
+  const float reference = scale * finite_m;
 
   __syncwarp();  // S is in registers everywhere before P takes its place
   float4 l = make_float4(0, 0, 0, 0);
