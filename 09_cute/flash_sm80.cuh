@@ -27,7 +27,8 @@ using cute::Tensor;  // not al::Tensor
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
 // [snippet config]
-template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_, int FLAGS_ = 0, int MIN_BLOCKS_ = 1>
+template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_,
+          int FLAGS_ = 0, int MIN_BLOCKS_ = 1>
 struct Sm80Config {
   static constexpr int FLAGS = FLAGS_, MIN_BLOCKS = MIN_BLOCKS_;
   using T = T_;
@@ -51,7 +52,8 @@ struct Sm80Config {
 
   using SmemK2 = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, _2>{}));
   using SmemVt2 = decltype(composition(
-      SmemK2{}, Layout<Shape<Int<D>, Int<BLOCK_N>, _2>, Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
+      SmemK2{},
+      Layout<Shape<Int<D>, Int<BLOCK_N>, _2>, Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
 
   // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
   // two instructions' worth of B.
@@ -368,7 +370,7 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
 #pragma unroll 1
   for (; j >= 0; --j) step(false_type{}, j);
 
-  // Epilogue: O / l, LSE = m · scale + ln l.
+    // Epilogue: O / l, LSE = m · scale + ln l.
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
     l[r] += __shfl_xor_sync(0xffffffff, l[r], 1);

@@ -3,27 +3,27 @@
 //
 //   Q [B·Hq, Nq, D]   K, V [B·Hkv, Nkv, D]   O [B·Hq, Nq, D]   LSE [B·Hq, Nq]
 //
-// A block computes BLOCK_M rows of O, 64 for each of its computing warpgroups (128 threads; what one
-// WGMMA takes). One more warpgroup, of which a single thread works, starts the copies. They meet at
-// barriers in shared memory:
+// A block computes BLOCK_M rows of O, 64 for each of its computing warpgroups (128 threads; what
+// one WGMMA takes). One more warpgroup, of which a single thread works, starts the copies. They
+// meet at barriers in shared memory:
 //
 //   copying thread    Q ──►  K₃ ──► K₂ V₃ ──► K₁ V₂ ──► …    waits until a buffer is empty
 //   warpgroup 0, 1         S₃    S₂ O₃     S₁ O₂      …      wait until a buffer is full
 //
-// Keys are walked in tiles of BLOCK_N, the last tile first: the masked ones come first then, and the
-// loop after them knows no mask. The softmax is that of flash_sm80.cuh.
+// Keys are walked in tiles of BLOCK_N, the last tile first: the masked ones come first then, and
+// the loop after them knows no mask. The softmax is that of flash_sm80.cuh.
 #pragma once
 
 #include <cuda.h>
 
-#include <cute/arch/cluster_sm90.hpp>
-#include <cute/arch/copy_sm90_desc.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
-#include <cute/tensor.hpp>
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/numeric_conversion.h>
 #include <cutlass/numeric_types.h>
+#include <cute/arch/cluster_sm90.hpp>
+#include <cute/arch/copy_sm90_desc.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/tensor.hpp>
 
 namespace al::cute_attention {
 
@@ -44,7 +44,7 @@ struct Steps {
   int k_stages = 2, v_stages = 2;
   bool grouped = true;
   int hint = 0;
-  bool skip = true;          // a warpgroup leaves out the tiles that none of its rows sees
+  bool skip = true;  // a warpgroup leaves out the tiles that none of its rows sees
 };
 // [/snippet]
 
@@ -61,29 +61,30 @@ struct Sm90Config {
   static constexpr int COPY_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
   static constexpr int COMPUTE_REGISTERS = WARPGROUPS == 2 ? 240 : 160;
 
-  // Shared memory in boxes of 8 rows x 128 bytes, swizzled as TMA writes and WGMMA reads them. A row
-  // of a tile is D / 64 boxes wide, and each such column of boxes, a slab, is one copy.
+  // Shared memory in boxes of 8 rows x 128 bytes, swizzled as TMA writes and WGMMA reads them. A
+  // row of a tile is D / 64 boxes wide, and each such column of boxes, a slab, is one copy.
   static constexpr int SLABS = D / 64;
   using Box = GMMA::Layout_K_SW128_Atom<Element>;
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
   using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<K_STAGES>>{}));
   using SmemV = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<V_STAGES>>{}));
   // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
-  using SmemVt = decltype(composition(SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
-                                                      Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
+  using SmemVt =
+      decltype(composition(SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
+                                           Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
 
-  // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, both from shared memory; O [64, D] += P V, with P
-  // from registers.
+  // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, both from shared memory; O [64, D] += P V, with
+  // P from registers.
   using MmaQK = decltype(make_tiled_mma(
       GMMA::ss_op_selector<Element, Element, float, Shape<_64, Int<BLOCK_N>, Int<D>>>()));
-  using MmaPV =
-      decltype(make_tiled_mma(GMMA::rs_op_selector<Element, Element, float,
-                                                   Shape<_64, Int<D>, Int<BLOCK_N>>,
-                                                   GMMA::Major::K, GMMA::Major::MN>()));
+  using MmaPV = decltype(make_tiled_mma(
+      GMMA::rs_op_selector<Element, Element, float, Shape<_64, Int<D>, Int<BLOCK_N>>,
+                           GMMA::Major::K, GMMA::Major::MN>()));
 
   static constexpr int Q_BYTES = BLOCK_M * D * 2, K_BYTES = BLOCK_N * D * 2;
   // On its way out, O has room of its own where there is any; else it goes where Q lay.
-  static constexpr bool O_HAS_ROOM = 2 * Q_BYTES + (K_STAGES + V_STAGES) * K_BYTES + 1024 <= 227 * 1024;
+  static constexpr bool O_HAS_ROOM =
+      2 * Q_BYTES + (K_STAGES + V_STAGES) * K_BYTES + 1024 <= 227 * 1024;
 };
 
 // A tile of O, and what it takes.
@@ -158,7 +159,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // 2^x without the special-function unit: x = n + f with n whole and |f| <= 1/2. The cubic's largest
 // relative error is 1e-4, a fifth of what rounding to fp16 costs.
 __device__ __forceinline__ float exp2_polynomial(float x) {
-  x = fmaxf(x, -127.0f);                 // 2^-127 comes out as 0
+  x = fmaxf(x, -127.0f);                  // 2^-127 comes out as 0
   const float shifted = x + 12582912.0f;  // 1.5 · 2^23: the low bits are now n
   const float f = x - (shifted - 12582912.0f);
   float y = fmaf(f, 0.05550410866f, 0.2402265070f);
@@ -167,8 +168,8 @@ __device__ __forceinline__ float exp2_polynomial(float x) {
   return __int_as_float(__float_as_int(y) + (__float_as_int(shifted) << 23));
 }
 
-// Starts c = a b (ZERO) or c += a b. The tensor cores read and write behind the program's back until
-// warpgroup_wait(): c must not be touched before, nor a if it is in registers.
+// Starts c = a b (ZERO) or c += a b. The tensor cores read and write behind the program's back
+// until warpgroup_wait(): c must not be touched before, nor a if it is in registers.
 template <bool ZERO, typename Mma, typename A, typename B, typename C>
 __device__ __forceinline__ void start_multiply(Mma& mma, const A& a, const B& b, C& c) {
   warpgroup_fence_operand(c);
@@ -191,8 +192,8 @@ __device__ __forceinline__ auto by_rows(Fragment& c) {
   return make_tensor(c.data(), make_layout(get<0, 1>(l), make_layout(get<0, 0>(l), get<0, 2>(l))));
 }
 
-// Rounds a fragment, two elements an instruction. Their order stays: what WGMMA leaves of 16 columns
-// of its result is what it wants of 16 columns of its A operand.
+// Rounds a fragment, two elements an instruction. Their order stays: what WGMMA leaves of 16
+// columns of its result is what it wants of 16 columns of its A operand.
 template <typename Element, typename From, typename To>
 __device__ __forceinline__ void round_to(To& to, const From& from) {
   using Pair = cutlass::Array<Element, 2>;
@@ -279,8 +280,12 @@ struct Loader {
   }
 
   __device__ void load(const CUtensorMap& map, uint64_t& barrier, void* to, int d, int n, int h) {
-    SM90_TMA_LOAD_4D::copy(&map, &barrier, static_cast<uint64_t>(Config::STEPS.hint == 0 ? TMA::CacheHintSm90::EVICT_NORMAL : &map == &p.Q ? TMA::CacheHintSm90::EVICT_FIRST : TMA::CacheHintSm90::EVICT_LAST),
-                           to, d, n, h, batch);
+    SM90_TMA_LOAD_4D::copy(
+        &map, &barrier,
+        static_cast<uint64_t>(Config::STEPS.hint == 0 ? TMA::CacheHintSm90::EVICT_NORMAL
+                              : &map == &p.Q          ? TMA::CacheHintSm90::EVICT_FIRST
+                                                      : TMA::CacheHintSm90::EVICT_LAST),
+        to, d, n, h, batch);
   }
 
   __device__ void load_Q() {
@@ -305,12 +310,17 @@ struct Loader {
     set_barrier_transaction_bytes(full[at.stage], Config::K_BYTES);
     CUTE_UNROLL
     for (int s = 0; s < Config::SLABS; ++s) {
-      load(map, full[at.stage], &ring[at.stage][s * Config::BLOCK_N * 64], s * 64, j * Config::BLOCK_N, kv_head);
+      load(map, full[at.stage], &ring[at.stage][s * Config::BLOCK_N * 64], s * 64,
+           j * Config::BLOCK_N, kv_head);
     }
     at.next();
   }
-  __device__ void load_K(int j) { load_tile(p.K, shared.K, shared.K_full, shared.K_empty, K_at, j); }
-  __device__ void load_V(int j) { load_tile(p.V, shared.V, shared.V_full, shared.V_empty, V_at, j); }
+  __device__ void load_K(int j) {
+    load_tile(p.K, shared.K, shared.K_full, shared.K_empty, K_at, j);
+  }
+  __device__ void load_V(int j) {
+    load_tile(p.V, shared.V, shared.V_full, shared.V_empty, V_at, j);
+  }
 };
 
 template <typename Config>
@@ -366,10 +376,11 @@ __device__ __forceinline__ void compute(const Sm90Arguments& p, Sm90Shared<Confi
                       Shape<_64, Int<D>>{}, make_coord(warpgroup, 0));
   };
   Element* O_smem = Config::O_HAS_ROOM ? shared.O : shared.Q;
-  const Tensor sQ = my_rows(shared.Q);                                                    // (64, D)
-  const Tensor sO = my_rows(O_smem);                                                      // (64, D)
-  const Tensor sK = make_tensor(make_smem_ptr(shared.K[0]), typename Config::SmemK{});   // (N, D, 2)
-  const Tensor sVt = make_tensor(make_smem_ptr(shared.V[0]), typename Config::SmemVt{});  // (D, N, 2)
+  const Tensor sQ = my_rows(shared.Q);                                                  // (64, D)
+  const Tensor sO = my_rows(O_smem);                                                    // (64, D)
+  const Tensor sK = make_tensor(make_smem_ptr(shared.K[0]), typename Config::SmemK{});  // (N, D, 2)
+  const Tensor sVt =
+      make_tensor(make_smem_ptr(shared.V[0]), typename Config::SmemVt{});  // (D, N, 2)
 
   typename Config::MmaQK mma_qk;
   typename Config::MmaPV mma_pv;
@@ -417,7 +428,7 @@ __device__ __forceinline__ void compute(const Sm90Arguments& p, Sm90Shared<Confi
     // The other warpgroups may see more keys. 0: these rows are beyond Nq.
     const int mine = !Config::STEPS.skip ? work.key_tiles
                      : row0 >= p.Nq      ? 0
-                                         : max(1, ceil_div(visible(min(row0 + 64, p.Nq) - 1), BLOCK_N));
+                                    : max(1, ceil_div(visible(min(row0 + 64, p.Nq) - 1), BLOCK_N));
     int j = work.key_tiles - 1;
     Rows rows;
 
@@ -486,130 +497,128 @@ __device__ __forceinline__ void compute(const Sm90Arguments& p, Sm90Shared<Confi
     if (mine == 0) {
       release(shared.Q_empty);
     } else {
-
-    if constexpr (!Config::STEPS.overlap) {
-      const auto step = [&](auto first, auto masked) {
-        if (copies) {
-          if (j > 0) loader.load_K(j - 1);
-          loader.load_V(j);
+      if constexpr (!Config::STEPS.overlap) {
+        const auto step = [&](auto first, auto masked) {
+          if (copies) {
+            if (j > 0) loader.load_K(j - 1);
+            loader.load_V(j);
+          }
+          Tensor tSrS = new_S();
+          wait_K();
+          start_S(tSrS);
+          warpgroup_wait<0>();
+          S_is_there(tSrS);
+          Tensor S = by_rows(tSrS);
+          if constexpr (decltype(masked)::value) mask(S);
+          const bool moved = softmax<Config, decltype(first)::value>(S, rows, p.scale_log2);
+          round_to<Element>(tOrP, tSrS);
+          if (!decltype(first)::value && moved) rescale_O();
+          start_O();
+          wait_O();
+          --j;
+        };
+        step(true_type{}, true_type{});
+#pragma unroll 1
+        while (j >= whole) step(false_type{}, true_type{});
+#pragma unroll 1
+        while (j >= 0) step(false_type{}, false_type{});
+        if (Config::O_HAS_ROOM) release(shared.Q_empty);
+      } else {
+        // S of the last tile has nothing to hide under.
+        {
+          Tensor tSrS = new_S();
+          wait_K();
+          start_S(tSrS);
+          warpgroup_wait<0>();
+          S_is_there(tSrS);
+          Tensor S = by_rows(tSrS);
+          if (j >= whole) mask(S);
+          softmax<Config, true>(S, rows, p.scale_log2);
+          round_to<Element>(tOrP, tSrS);
         }
-        Tensor tSrS = new_S();
-        wait_K();
-        start_S(tSrS);
-        warpgroup_wait<0>();
-        S_is_there(tSrS);
-        Tensor S = by_rows(tSrS);
-        if constexpr (decltype(masked)::value) mask(S);
-        const bool moved = softmax<Config, decltype(first)::value>(S, rows, p.scale_log2);
-        round_to<Element>(tOrP, tSrS);
-        if (!decltype(first)::value && moved) rescale_O();
+        // O += P V of tile j, and S and P of tile j - 1.
+        const auto step = [&](auto masked) {
+          if (copies) {
+            loader.load_K(j - 1);
+            loader.load_V(j);
+          }
+          Tensor tSrS = new_S();
+          wait_K();
+          wait_my_turn();
+          start_S(tSrS);
+          start_O();
+          pass_turn();
+          warpgroup_wait<1>();  // S is there, O is on its way
+          S_is_there(tSrS);
+          --j;
+          Tensor S = by_rows(tSrS);
+          if constexpr (decltype(masked)::value) mask(S);
+          const bool moved = softmax<Config, false>(S, rows, p.scale_log2);
+          if constexpr (Config::STEPS.early_exp) {
+            // The compiler would move the exponentials behind the wait for O, where they hide under
+            // nothing. A loop it does not move them across: so K of the next step is awaited here.
+            warpgroup_fence_operand(tSrS);
+            wait_barrier(shared.V_full[V_at.stage], V_at.lap);  // long since passed
+          }
+          wait_O();
+          round_to<Element>(tOrP, tSrS);
+          if (moved) rescale_O();
+        };
+#pragma unroll 1
+        while (j > whole) step(true_type{});
+#pragma unroll 1
+        while (j > 0) step(false_type{});
+
+        if (Config::O_HAS_ROOM) release(shared.Q_empty);
+        if (copies) loader.load_V(0);
         start_O();
-        wait_O();
-        --j;
-      };
-      step(true_type{}, true_type{});
-#pragma unroll 1
-      while (j >= whole) step(false_type{}, true_type{});
-#pragma unroll 1
-      while (j >= 0) step(false_type{}, false_type{});
-      if (Config::O_HAS_ROOM) release(shared.Q_empty);
-    } else {
-      // S of the last tile has nothing to hide under.
-      {
-        Tensor tSrS = new_S();
-        wait_K();
-        start_S(tSrS);
-        warpgroup_wait<0>();
-        S_is_there(tSrS);
-        Tensor S = by_rows(tSrS);
-        if (j >= whole) mask(S);
-        softmax<Config, true>(S, rows, p.scale_log2);
-        round_to<Element>(tOrP, tSrS);
       }
-      // O += P V of tile j, and S and P of tile j - 1.
-      const auto step = [&](auto masked) {
-        if (copies) {
-          loader.load_K(j - 1);
-          loader.load_V(j);
-        }
-        Tensor tSrS = new_S();
-        wait_K();
-        wait_my_turn();
-        start_S(tSrS);
-        start_O();
-        pass_turn();
-        warpgroup_wait<1>();  // S is there, O is on its way
-        S_is_there(tSrS);
-        --j;
-        Tensor S = by_rows(tSrS);
-        if constexpr (decltype(masked)::value) mask(S);
-        const bool moved = softmax<Config, false>(S, rows, p.scale_log2);
-        if constexpr (Config::STEPS.early_exp) {
-          // The compiler would move the exponentials behind the wait for O, where they hide under
-          // nothing. A loop it does not move them across: so K of the next step is awaited here.
-          warpgroup_fence_operand(tSrS);
-          wait_barrier(shared.V_full[V_at.stage], V_at.lap);  // long since passed
-        }
-        wait_O();
-        round_to<Element>(tOrP, tSrS);
-        if (moved) rescale_O();
-      };
-#pragma unroll 1
-      while (j > whole) step(true_type{});
-#pragma unroll 1
-      while (j > 0) step(false_type{});
 
-      if (Config::O_HAS_ROOM) release(shared.Q_empty);
-      if (copies) loader.load_V(0);
-      start_O();
-    }
-
-    // Epilogue: O / l, LSE = m · scale + ln l.
-    float one_over_l[2];
-    CUTE_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const float l = quad_sum(rows.l[r]);
-      one_over_l[r] = l == 0 ? 0 : 1 / l;  // 0: the row sees no key
-      const int i = row + 8 * r;
-      if (p.LSE && thread % 4 == 0 && i < p.Nq) {
-        constexpr float LN_2 = 0.693147180559945f;
-        p.LSE[size_t(work.bh) * p.Nq + i] =
-            l == 0 ? -INFINITY : (rows.m[r] * p.scale_log2 + log2f(l)) * LN_2;
-      }
-    }
-    if constexpr (Config::STEPS.overlap) wait_O();
-    CUTE_UNROLL
-    for (int r = 0; r < 2; ++r) {
+      // Epilogue: O / l, LSE = m · scale + ln l.
+      float one_over_l[2];
       CUTE_UNROLL
-      for (int d = 0; d < D / 4; ++d) {
-        O(r, d) = one_over_l[r] == 0 ? 0 : O(r, d) * one_over_l[r];  // not 0 · NaN
+      for (int r = 0; r < 2; ++r) {
+        const float l = quad_sum(rows.l[r]);
+        one_over_l[r] = l == 0 ? 0 : 1 / l;  // 0: the row sees no key
+        const int i = row + 8 * r;
+        if (p.LSE && thread % 4 == 0 && i < p.Nq) {
+          constexpr float LN_2 = 0.693147180559945f;
+          p.LSE[size_t(work.bh) * p.Nq + i] =
+              l == 0 ? -INFINITY : (rows.m[r] * p.scale_log2 + log2f(l)) * LN_2;
+        }
       }
-    }
-    Tensor tOrO_rounded = make_fragment_like<Element>(tOrO);
-    round_to<Element>(tOrO_rounded, tOrO);
-
-    if constexpr (Config::O_HAS_ROOM) {
-      if (thread == 0) tma_store_wait<0>();
-      cutlass::arch::NamedBarrier::sync(128, kStore + uint32_t(warpgroup));  // the last O is out
-    }
-    const auto copy_O = make_tiled_copy_C(Copy_Atom<SM90_U32x4_STSM_N, Element>{}, mma_pv);
-    const auto thread_O = copy_O.get_slice(thread);
-    cute::copy(copy_O, thread_O.retile_S(tOrO_rounded), thread_O.partition_D(sO));
-    tma_store_fence();  // what threads have written, TMA shall see
-    cutlass::arch::NamedBarrier::sync(128, kStore + uint32_t(warpgroup));  // O is complete
-    if (thread == 0) {
+      if constexpr (Config::STEPS.overlap) wait_O();
       CUTE_UNROLL
-      for (int s = 0; s < SLABS; ++s) {  // rows beyond Nq are not written
-        SM90_TMA_STORE_4D::copy(&p.O, O_smem + (s * BLOCK_M + warpgroup * 64) * 64, s * 64,
-                                work.row0 + warpgroup * 64, work.head, work.batch);
+      for (int r = 0; r < 2; ++r) {
+        CUTE_UNROLL
+        for (int d = 0; d < D / 4; ++d) {
+          O(r, d) = one_over_l[r] == 0 ? 0 : O(r, d) * one_over_l[r];  // not 0 · NaN
+        }
       }
-      tma_store_arrive();
-      if constexpr (!Config::O_HAS_ROOM) {
-        tma_store_wait<0>();
-        arrive_barrier(shared.Q_empty);
-      }
-    }
+      Tensor tOrO_rounded = make_fragment_like<Element>(tOrO);
+      round_to<Element>(tOrO_rounded, tOrO);
 
+      if constexpr (Config::O_HAS_ROOM) {
+        if (thread == 0) tma_store_wait<0>();
+        cutlass::arch::NamedBarrier::sync(128, kStore + uint32_t(warpgroup));  // the last O is out
+      }
+      const auto copy_O = make_tiled_copy_C(Copy_Atom<SM90_U32x4_STSM_N, Element>{}, mma_pv);
+      const auto thread_O = copy_O.get_slice(thread);
+      cute::copy(copy_O, thread_O.retile_S(tOrO_rounded), thread_O.partition_D(sO));
+      tma_store_fence();  // what threads have written, TMA shall see
+      cutlass::arch::NamedBarrier::sync(128, kStore + uint32_t(warpgroup));  // O is complete
+      if (thread == 0) {
+        CUTE_UNROLL
+        for (int s = 0; s < SLABS; ++s) {  // rows beyond Nq are not written
+          SM90_TMA_STORE_4D::copy(&p.O, O_smem + (s * BLOCK_M + warpgroup * 64) * 64, s * 64,
+                                  work.row0 + warpgroup * 64, work.head, work.batch);
+        }
+        tma_store_arrive();
+        if constexpr (!Config::O_HAS_ROOM) {
+          tma_store_wait<0>();
+          arrive_barrier(shared.Q_empty);
+        }
+      }
     }
     if constexpr (!Config::STEPS.persistent) break;
     wait_barrier(shared.work_full, work_at.lap);
