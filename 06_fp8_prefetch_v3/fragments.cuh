@@ -96,8 +96,8 @@ __device__ __forceinline__ bool softmax_step(float (&S_rmem)[BLOCKS][4], Row (&r
 }
 // [/snippet]
 
-// O *= alpha, by rows. Once the rows have seen some keys their maxima seldom move, and then the warp
-// goes past: alpha is 1.
+// O *= alpha, by rows. Once the rows have seen some keys their maxima seldom move, and then the
+// warp goes past: alpha is 1.
 template <int BLOCKS>
 __device__ __forceinline__ void rescale(float (&O_rmem)[BLOCKS][4], const float (&alpha)[2],
                                         bool moved) {
@@ -181,7 +181,8 @@ __device__ __forceinline__ void write_rows(void* O, DType out_dtype, float* LSE,
 #pragma unroll
       for (int b = 0; b < 4; ++b) {
         const float left = O_rmem[n + b][2 * r] * factor, right = O_rmem[n + b][2 * r + 1] * factor;
-        x[b] = out_dtype == DType::fp16 ? pack<__half>(left, right) : pack<__nv_bfloat16>(left, right);
+        x[b] =
+            out_dtype == DType::fp16 ? pack<__half>(left, right) : pack<__nv_bfloat16>(left, right);
       }
       // A 4 x 4 transposition in two rounds: lanes and registers swap bit 0, then bit 1.
 #pragma unroll

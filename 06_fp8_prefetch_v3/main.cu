@@ -3,6 +3,4 @@
 #include "06_fp8_prefetch_v3/stage.hpp"
 #include "common/runner.hpp"
 
-int main(int argc, char** argv) {
-  return al::stage_main(argc, argv, al::stage_06_fp8_prefetch_v3);
-}
+int main(int argc, char** argv) { return al::stage_main(argc, argv, al::stage_06_fp8_prefetch_v3); }

@@ -32,8 +32,8 @@ namespace al::fp8 {
 // [snippet swizzle]
 template <int BYTES>
 __device__ __forceinline__ int swizzled(int row, int chunk) {
-  constexpr int CHUNKS = BYTES / 16;                         // a row
-  constexpr int ROWS = CHUNKS < 8 ? 8 / CHUNKS : 1;          // that share 128 bytes
+  constexpr int CHUNKS = BYTES / 16;                 // a row
+  constexpr int ROWS = CHUNKS < 8 ? 8 / CHUNKS : 1;  // that share 128 bytes
   constexpr int MASK = (CHUNKS < 8 ? CHUNKS : 8) - 1;
   return row * BYTES + (chunk ^ (row / ROWS & MASK)) * 16;
 }
@@ -54,8 +54,8 @@ __device__ __forceinline__ void copy_rows(std::byte* smem, const std::byte* gmem
 }
 
 // d += a · b for one step of 32 bytes. `WIDEN`: 8 bits become fp16 on the way, for GPUs whose
-// tensor cores do not know them. What pairs with what is the same for a and b, so it does not matter
-// which 16 of the 32 numbers come first.
+// tensor cores do not know them. What pairs with what is the same for a and b, so it does not
+// matter which 16 of the 32 numbers come first.
 template <typename T, bool WIDEN>
 __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[4],
                                          const std::uint32_t (&b)[2]) {
@@ -85,10 +85,10 @@ template <typename T, int D_, int STAGES>
 struct MmaTile {
   static constexpr int D = D_, WARPS = 8, THREADS = 32 * WARPS;
   static constexpr int BLOCK_M = 16 * WARPS, BLOCK_N = D == 256 ? 32 : 64;
-  static constexpr int ROW = D * sizeof(T);        // bytes of a row of Q or K
-  static constexpr int TILE = BLOCK_N * ROW;       // bytes of a tile of K or V
-  static constexpr int STEPS_D = ROW / 32;         // of Q Kᵀ
-  static constexpr int KEYS = 32 / sizeof(T);      // keys in a step of P V
+  static constexpr int ROW = D * sizeof(T);    // bytes of a row of Q or K
+  static constexpr int TILE = BLOCK_N * ROW;   // bytes of a tile of K or V
+  static constexpr int STEPS_D = ROW / 32;     // of Q Kᵀ
+  static constexpr int KEYS = 32 / sizeof(T);  // keys in a step of P V
   static constexpr int STEPS_N = BLOCK_N / KEYS;
   using Q_tile = std::byte[BLOCK_M * ROW];
   using KV_tiles = std::byte[STAGES][TILE];
@@ -111,8 +111,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int my_row = row0 + 16 * warp + lane / 4;  // and 8 below it
 
-  const T* Q_rows = Q + (std::size_t(bh) * shape.Nq + row0) * D;       // [rows, D]
-  const T* K_head = K + std::size_t(kv_head) * shape.Nkv * D;          // [Nkv, D]
+  const T* Q_rows = Q + (std::size_t(bh) * shape.Nq + row0) * D;  // [rows, D]
+  const T* K_head = K + std::size_t(kv_head) * shape.Nkv * D;     // [Nkv, D]
   const T* V_head = V + std::size_t(kv_head) * (sizeof(T) == 1 ? 16 * key_groups : shape.Nkv) * D;
 
   SharedArena shared;
@@ -133,8 +133,10 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
   const auto copy_tile = [&](int j) {
     if (j < key_tiles) {
       const int rows = shape.Nkv - j * BLOCK_N;
-      const auto* K_from = reinterpret_cast<const std::byte*>(K_head + std::size_t(j) * BLOCK_N * D);
-      const auto* V_from = reinterpret_cast<const std::byte*>(V_head + std::size_t(j) * BLOCK_N * D);
+      const auto* K_from =
+          reinterpret_cast<const std::byte*>(K_head + std::size_t(j) * BLOCK_N * D);
+      const auto* V_from =
+          reinterpret_cast<const std::byte*>(V_head + std::size_t(j) * BLOCK_N * D);
       copy_rows<BLOCK_N, ROW, THREADS>(K_smem[j % STAGES], K_from, rows);
       if constexpr (sizeof(T) == 2) {
         copy_rows<BLOCK_N, ROW, THREADS>(V_smem[j % STAGES], V_from, rows);
@@ -180,8 +182,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
 #pragma unroll
       for (int n = 0; n < BLOCK_N / 8; n += 2) {
         std::uint32_t kk[4];  // 16 keys x 32 bytes
-        ldmatrix_x4(kk, K_smem[j % STAGES] + swizzled<ROW>(8 * n + lane / 16 * 8 + lane % 8,
-                                                           2 * k + lane / 8 % 2));
+        ldmatrix_x4(kk, K_smem[j % STAGES] +
+                            swizzled<ROW>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
         multiply<T, WIDEN || !kMma8Bits>(S_rmem[n], q, {kk[0], kk[1]});
         multiply<T, WIDEN || !kMma8Bits>(S_rmem[n + 1], q, {kk[2], kk[3]});
       }
@@ -205,8 +207,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
       for (int n = 0; n < D / 8; n += 2) {
         std::uint32_t v[4];  // 32 bytes of keys x 16 columns
         if constexpr (sizeof(T) == 2) {
-          ldmatrix_x4_trans(v, V_smem[j % STAGES] +
-                                   swizzled<ROW>(16 * k + lane % 16, n + lane / 16));
+          ldmatrix_x4_trans(v,
+                            V_smem[j % STAGES] + swizzled<ROW>(16 * k + lane % 16, n + lane / 16));
         } else {
           const int group = 2 * k + lane / 8 % 2, d = 8 * n + lane / 16 * 8 + lane % 8;
           ldmatrix_x4(v, V_smem[j % STAGES] + (group * D + d) * 16);

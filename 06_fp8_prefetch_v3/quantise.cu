@@ -30,12 +30,10 @@ template <typename From>
 void start_tile_V(const Problem& p, const From* V, const float* scale, DType format,
                   std::uint8_t* v_tiles, int key_groups, Stream stream) {
   const int total = p.batch * p.kv_heads * key_groups * (p.head_dim / 4);
-  launch(tile_V<From>,
-         {.name = "tile_V",
-          .grid = dim3(ceil_div(total, 128)),
-          .block = dim3(128),
-          .stream = stream},
-         V, v_tiles, scale, format, p.kv_heads, p.kv_seq, p.head_dim, key_groups, total);
+  launch(
+      tile_V<From>,
+      {.name = "tile_V", .grid = dim3(ceil_div(total, 128)), .block = dim3(128), .stream = stream},
+      V, v_tiles, scale, format, p.kv_heads, p.kv_seq, p.head_dim, key_groups, total);
 }
 
 template <typename From, int D, bool ROTATE>

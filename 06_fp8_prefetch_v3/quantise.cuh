@@ -110,7 +110,8 @@ __global__ void largest_of_chunks(const From* X, float* maxima, int batch, int h
   float largest = 0;
   for_each_vector<D, ROTATE>(
       X + std::size_t(bh) * N * D, first, min(N, first + rows), [&](std::size_t, float4 x) {
-        largest = fmaxf(largest, fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w))));
+        largest =
+            fmaxf(largest, fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w))));
       });
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) {
@@ -156,7 +157,8 @@ __global__ void quantise(const From* X, std::uint8_t* X8, const float* scale, DT
 // [/snippet]
 
 // [snippet tiles]
-// V [B·Hkv, Nkv, D]  →  V_tiles [B·Hkv, keys / 16, D, 16], `keys` a multiple of 16, zeros from Nkv on
+// V [B·Hkv, Nkv, D]  →  V_tiles [B·Hkv, keys / 16, D, 16], `keys` a multiple of 16, zeros from Nkv
+// on
 //
 // Tensor cores read the second operand along the axis that is summed over, and for P V that is the
 // keys: V must lie with keys side by side, which no copy of rows can give. Tiles of 16 keys x 8

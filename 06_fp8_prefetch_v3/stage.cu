@@ -110,9 +110,7 @@ std::string refuse_quantised(const Problem& p, const DeviceInfo& device) {
   return refuse_mma<2>(in8, device);
 }
 
-std::size_t workspace_quantised(const Problem& p) {
-  return Tensors8::bytes(p, key_groups_mma(p));
-}
+std::size_t workspace_quantised(const Problem& p) { return Tensors8::bytes(p, key_groups_mma(p)); }
 
 template <bool ROTATE>
 void launch_quantised(const Problem& p, const Arguments& a, Stream stream) {
@@ -135,8 +133,8 @@ void launch_quantised(const Problem& p, const Arguments& a, Stream stream) {
 // [snippet slack]
 // An 8-bit number x is off by up to half a step, x/16 in e4m3; over all x that is 0.026 x as a root
 // mean square. A score adds up D products of two such numbers: it is off by 0.026 · √2 of its own
-// size. The weight's error adds to that of V's own rounding. Eight times that, for the largest error
-// of thousands.
+// size. The weight's error adds to that of V's own rounding. Eight times that, for the largest
+// error of thousands.
 Slack slack_quantised(const Problem&) {
   constexpr double kRounding = 0.0265;
   return {.scores = 8 * kRounding * 1.4143, .out = 8 * kRounding};

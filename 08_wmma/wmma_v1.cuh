@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(32 * WARPS)
 
     // P = softmax of S, unnormalised
     const int visible = seen + one_more * (lane / 2);
-    factors[lane / 2] = softmax_step<BLOCK_N>(band.S, band.after.P, visible, scale, row);
+    const float factor = softmax_step<BLOCK_N>(band.S, band.after.P, visible, scale, row);
+    if (lane % 2 == 0) factors[lane / 2] = factor;
     __syncwarp();  // P and the factors are complete
 
     // O = factor · O + P V  [16, D]
@@ -116,12 +117,19 @@ __global__ void __launch_bounds__(32 * WARPS)
   }
 
   __syncwarp();  // the last O is complete
-  factors[lane / 2] = finish_row(row, scale, LSE ? LSE + first_row : nullptr, lane / 2, warp_rows);
+  const float norm = finish_row(row, scale, LSE ? LSE + first_row : nullptr, lane / 2, warp_rows);
+  if (lane % 2 == 0) factors[lane / 2] = norm;
   __syncwarp();  // 1 / l of all rows is there
   for (int i = lane; i < warp_rows * D; i += 32) {
     O[first_row * D + i] = from_float<T>(O_smem[i / D][i % D] * factors[i / D]);
   }
 }
 // [/snippet]
+
+template <typename T, int D, int WARPS, int BLOCK_N, int PAD>
+void launch_v1(const Problem& p, const Arguments& a, Stream stream) {
+  launch_attention<TileV1<T, D, WARPS, BLOCK_N, PAD>, T>(
+      "attention_v1", attention_v1<T, D, WARPS, BLOCK_N, PAD>, p, a, stream);
+}
 
 }  // namespace al::wmma

@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(32 * WARPS)
       const int visible = seen + one_more * (16 * band + lane / 2);
       const float factor =
           softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible, scale, rows[band]);
-      factors[band][lane / 2] = factor;
+      if (lane % 2 == 0) factors[band][lane / 2] = factor;
       shrinks |= factor != 1;
     }
     __syncwarp();  // P and the factors are complete
@@ -153,12 +153,14 @@ __global__ void __launch_bounds__(32 * WARPS)
     }
   }
 
+  __syncwarp();  // everyone has the last tile's factors, and its P
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
-    factors[band][lane / 2] = finish_row(rows[band], scale, LSE ? LSE + first_row : nullptr,
-                                         16 * band + lane / 2, warp_rows);
+    const float norm = finish_row(rows[band], scale, LSE ? LSE + first_row : nullptr,
+                                  16 * band + lane / 2, warp_rows);
+    if (lane % 2 == 0) factors[band][lane / 2] = norm;
   }
-  __syncwarp();  // 1 / l of all rows is there; everyone is done reading P
+  __syncwarp();  // 1 / l of all rows is there
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
     auto& O_smem = bands[band].S;
@@ -181,5 +183,11 @@ __global__ void __launch_bounds__(32 * WARPS)
   }
 }
 // [/snippet]
+
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
+void launch_v2(const Problem& p, const Arguments& a, Stream stream) {
+  launch_attention<TileV2<T, D, WARPS, WARP_ROWS, BLOCK_N>, T>(
+      "attention_v2", attention_v2<T, D, WARPS, WARP_ROWS, BLOCK_N>, p, a, stream);
+}
 
 }  // namespace al::wmma

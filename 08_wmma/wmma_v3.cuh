@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       const int visible = seen + one_more * (16 * band + lane / 2);
       const float factor =
           softmax_step<BLOCK_N>(bands[band].S, bands[band].after.P, visible, scale, rows[band]);
-      factors[band][lane / 2] = factor;
+      if (lane % 2 == 0) factors[band][lane / 2] = factor;
       shrinks |= factor != 1;
     }
     __syncwarp();  // P and the factors are complete
@@ -165,12 +165,14 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     }
   }
 
+  __syncwarp();  // everyone has the last tile's factors, and its P
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
-    factors[band][lane / 2] = finish_row(rows[band], scale, LSE ? LSE + first_row : nullptr,
-                                         16 * band + lane / 2, warp_rows);
+    const float norm = finish_row(rows[band], scale, LSE ? LSE + first_row : nullptr,
+                                  16 * band + lane / 2, warp_rows);
+    if (lane % 2 == 0) factors[band][lane / 2] = norm;
   }
-  __syncwarp();  // 1 / l of all rows is there; everyone is done reading P
+  __syncwarp();                                                       // 1 / l of all rows is there
   constexpr int COLUMNS = !VECTORS ? 16 : D < BLOCK_N ? D : BLOCK_N;  // of O, that go out together
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
@@ -203,5 +205,13 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   }
 }
 // [/snippet]
+
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
+          int HEADS>
+void launch_v3(const Problem& p, const Arguments& a, Stream stream) {
+  launch_attention<TileV3<T, D, WARPS, WARP_ROWS, BLOCK_N>, T>(
+      "attention_v3", attention_v3<T, D, WARPS, WARP_ROWS, BLOCK_N, BLOCKS_PER_SM, VECTORS, HEADS>,
+      p, a, stream);
+}
 
 }  // namespace al::wmma

@@ -221,8 +221,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
           }
         }
         const float m_new = row_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
-        reference[h] = m_new == -INFINITY ? 0 : scale * m_new;
-        factor[h] = fast_exp2(scale * m[band][h] - reference[h]);
+        const float finite_m = m_new == -INFINITY ? 0 : m_new;
+        factor[h] = fast_exp2(scale * (m[band][h] - finite_m));
+        reference[h] = scale * finite_m;
         m[band][h] = m_new;
         shrinks |= factor[h] != 1;
       }
@@ -319,5 +320,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   }
 }
 // [/snippet]
+
+template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
+void launch_v4(const Problem& p, const Arguments& a, Stream stream) {
+  launch_attention<TileV4<T, D, WARPS, WARP_ROWS, BLOCK_N>, T>(
+      "attention_v4", attention_v4<T, D, WARPS, WARP_ROWS, BLOCK_N, BLOCKS_PER_SM>, p, a, stream);
+}
 
 }  // namespace al::wmma

@@ -109,8 +109,7 @@ void compare_result(const Problem& problem, const ReferenceRows& reference,
         report.why = fmt::format("{}, column {}: {}, expected {:.6g}",
                                  place(problem, reference.rows[r]), c, describe(result[at]), exact);
         if (std::isfinite(error)) {
-          report.why +=
-              fmt::format(" (off by {:.3g}, allowed {:.3g})", error, budget * row_scale);
+          report.why += fmt::format(" (off by {:.3g}, allowed {:.3g})", error, budget * row_scale);
         }
       }
     }

@@ -85,20 +85,26 @@ Row run_task(const Task& task, Workbench& bench, const Problem& p,
   return row;
 }
 
-// Runs the tasks of one problem that compute problem.operation, on one workbench.
+// Runs the tasks of one problem that compute problem.operation, on one workbench. `no_memory` keeps
+// the first refusal for want of memory.
 void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
-                   const Options& options, Progress& progress, Results& results) {
+                   const Options& options, Progress& progress, Results& results,
+                   std::string& no_memory) {
   std::size_t workspace = 0;
   std::vector<std::string> refusals;
   const Problem& p = named.problem;
   validate(p);
   for (const Task& task : tasks) {
-    std::string& why = refusals.emplace_back(refusal(task.variant, p, device()));
-    if (!why.empty()) continue;
     // What one variant has no memory for, another may have, in the same sweep.
-    const std::size_t bytes = task.variant.workspace ? task.variant.workspace(p) : 0;
-    why = too_large(p, bytes);
-    if (why.empty()) workspace = std::max(workspace, bytes);
+    std::string& why = refusals.emplace_back(too_large(p, 0));
+    if (why.empty()) {
+      why = refusal(task.variant, p, device());
+      if (!why.empty()) continue;
+      const std::size_t bytes = task.variant.workspace ? task.variant.workspace(p) : 0;
+      why = too_large(p, bytes);
+      if (why.empty()) workspace = std::max(workspace, bytes);
+    }
+    if (no_memory.empty()) no_memory = why;
   }
 
   const auto push = [&](const Task& task, Row row, const std::string& refused) {
@@ -191,6 +197,7 @@ void run_problems(const Options& options, std::span<const Stage* const> stages,
   }
   const auto problems =
       options.sweep == Sweep::seq ? spread_over_lengths(options) : options.problems;
+  std::string no_memory;
   for (NamedProblem named : problems) {
     const std::size_t first_row = results.rows.size();
     const std::vector<Task> tasks = make_tasks(options, stages, tiles, named.problem);
@@ -199,9 +206,13 @@ void run_problems(const Options& options, std::span<const Stage* const> stages,
       std::vector<Task> alike;
       std::ranges::copy_if(tasks, std::back_inserter(alike),
                            [&](const Task& task) { return task.variant.operation == operation; });
-      if (!alike.empty()) run_operation(named, alike, options, progress, results);
+      if (!alike.empty()) run_operation(named, alike, options, progress, results, no_memory);
     }
     relate_to_priors(std::span(results.rows).subspan(first_row));
+  }
+  const auto ran = [](const Row& row) { return row.refused.empty(); };
+  if (!no_memory.empty() && std::ranges::none_of(results.rows, ran)) {
+    throw usage_error(no_memory + ".");
   }
 }
 

@@ -125,8 +125,8 @@ ErrorReport Workbench::compare_with_oracle(const BufferSet& set, const Variant& 
   const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);
-  ErrorReport error = compare(problem_, reference_, rows, lse,
-                              variant.slack ? variant.slack(problem_) : Slack{});
+  ErrorReport error =
+      compare(problem_, reference_, rows, lse, variant.slack ? variant.slack(problem_) : Slack{});
   if (const std::int64_t unwritten = count_unwritten(problem_, set.out.data());
       error.ok && unwritten > 0) {
     error.ok = false;

@@ -174,9 +174,8 @@ def profile(ncu, report, program):
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     code, said = call([ncu, "--profile-from-start", "off", "--clock-control", "none", "--metrics",
-                       ",".join(metrics_of_this_gpu(ncu)), "--section", "SourceCounters",
-                       "--import-source", "yes", "--force-overwrite", "--export", str(report),
-                       *program])
+                       ",".join(metrics_of_this_gpu(ncu)), "--force-overwrite", "--export",
+                       str(report), *program])
     if "ERR_NVGPUCTRPERM" in said:
         raise Failure(NO_COUNTERS, 77)
     if code == 77:

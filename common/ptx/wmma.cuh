@@ -18,8 +18,8 @@ namespace nvcuda::wmma {
 template <typename Use, typename Layout>
 class fragment<Use, 16, 16, 16, __nv_bfloat16, Layout> {
  public:
-  static constexpr int num_elements = 1;
-  __nv_bfloat16 x[1];
+  static constexpr int num_elements = 2;
+  alignas(4) __nv_bfloat16 x[2];
 };
 template <typename Use, typename Layout>
 __device__ inline void load_matrix_sync(fragment<Use, 16, 16, 16, __nv_bfloat16, Layout>&,
@@ -40,7 +40,7 @@ __device__ inline void mma_sync(fragment<accumulator, 16, 16, 16, float>&,
 namespace al {
 
 // load_matrix_sync from shared memory. The same but for bf16: of a bf16 load nvcc 13.0 does not see
-// that it is from shared memory, and makes eight slow loads of 4 bytes of it instead of one
+// that it is from shared memory, and makes four loads of 4 bytes a lane of it instead of one
 // ldmatrix. PTX lets us say so ("wmma.load"); x holds the registers in their order, as in <mma.h>.
 template <typename Fragment, typename T>
 __device__ __forceinline__ void load_fragment(Fragment& fragment, const T* from, unsigned ldm) {
