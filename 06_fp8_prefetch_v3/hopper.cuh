@@ -38,6 +38,7 @@ struct WgmmaTile {
   static constexpr int CONSUMERS = D == 64 ? 3 : 2, STAGES = 2;
   static constexpr int BLOCK_M = 64 * CONSUMERS, BLOCK_N = D == 64 ? 160 : D == 128 ? 224 : 128;
   static constexpr int THREADS = 128 * (1 + CONSUMERS);
+  static constexpr bool PING_PONG = CONSUMERS == 2;
   static constexpr int PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 24;
   static constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 240;
 
@@ -76,17 +77,17 @@ struct Place {
 
 // [snippet order]
 // The tiles of queries, longest first, so that the short ones fill the end; and dealt to and fro, or
-// block 0 would get the longer one in each round. Heads in groups whose K and V stay in L2.
+// block 0 would get the longest of each round. Heads `group` at a time: their K and V stay in L2.
 struct WorkList {
-  int m_tiles, heads, group;  // heads: B·Hq, `group` at a time
+  int m_tiles, heads, group;  // heads: B·Hq
   bool causal;
 
   struct Item {
     int bh, m;
   };
   __device__ int size() const { return m_tiles * heads; }
-  // The block's item in this round; may lie beyond the end.
-  __device__ static int index(int round) {
+  // The block's item in this round; in the last round there may be none, and it lies beyond the end.
+  __device__ int index(int round) const {
     const int blocks = gridDim.x, mine = blockIdx.x;
     return round * blocks + (round % 2 == 0 ? mine : blocks - 1 - mine);
   }
@@ -99,14 +100,35 @@ struct WorkList {
 };
 // [/snippet]
 
+// What both sides of the kernel know of a tile of queries.
+template <typename Tile>
+struct KeyTiles {
+  const KernelShape& shape;
+
+  // Tiles of keys that some of `rows` rows from `row0` on sees: the last of them sees the most.
+  __device__ int seen_by(int row0, int rows) const {
+    if (row0 >= shape.Nq) return 0;
+    const int last = min(row0 + rows, shape.Nq) - 1;
+    return ceil_div(max(0, shape.visible_keys(last)), Tile::BLOCK_N);
+  }
+  // Those that all rows from `row0` on see whole, and that need no mask.
+  __device__ int whole(int row0) const {
+    return max(0, min(shape.Nkv, shape.visible_keys(row0))) / Tile::BLOCK_N;
+  }
+};
+
 template <typename T, int D>
 __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     attention_wgmma(const __grid_constant__ TensorMap Q_map, const __grid_constant__ TensorMap K_map,
                     const T* V_tiles, void* O, DType out_dtype, float* LSE, Scales scales,
-                    float shift, int key_tiles_of_head, WorkList work, KernelShape shape) {
+                    float shift, int key_groups, WorkList work, KernelShape shape) {
   using Tile = WgmmaTile<D>;
   constexpr int BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N, STAGES = Tile::STAGES;
   constexpr int CONSUMERS = Tile::CONSUMERS, SPAN = Tile::SPAN, SPANS = Tile::SPANS;
+  const KeyTiles<Tile> key_tiles{shape};
+  // From lane 0, so that the compiler knows it is the same in the whole warp, and all that follows
+  // from it is computed once a warp and not once a lane.
+  const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
 
   SharedArena shared;
   auto& Q_smem = shared.take<typename Tile::Q_tile>("Q_smem");
@@ -125,27 +147,19 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     fence_mbarrier_init();
   }
   __syncthreads();  // the barriers are there before anyone waits
+  Place<1> Q_place;
+  Place<STAGES> K_place, V_place;
 
-  // Tiles of keys that some row of tile m of queries sees: its last row sees the most.
-  const auto key_tiles = [&](int m) {
-    return ceil_div(max(0, shape.visible_keys(min((m + 1) * BLOCK_M, shape.Nq) - 1)), BLOCK_N);
-  };
-  const int warpgroup = threadIdx.x / 128;
-
+  // [snippet producer]
   if (warpgroup == 0) {
-    // [snippet producer]
     setmaxnreg_dec<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != 0) return;
-    Place<1> Q_place;
-    Place<STAGES> K_place, V_place;
-    for (int round = 0, i; (i = work.index(round)) < round * int(gridDim.x) + int(gridDim.x) &&
-                           round * int(gridDim.x) < work.size();
-         ++round) {
-      if (i >= work.size()) continue;
-      const auto [bh, m] = work.item(i);
-      const int tiles = key_tiles(m), kv_head = shape.kv_head(bh);
+    for (int round = 0; round * int(gridDim.x) < work.size(); ++round) {
+      if (work.index(round) >= work.size()) return;
+      const auto [bh, m] = work.item(work.index(round));
+      const int tiles = key_tiles.seen_by(m * BLOCK_M, BLOCK_M), kv_head = shape.kv_head(bh);
       if (tiles == 0) continue;
-      const T* V_head = V_tiles + std::size_t(kv_head) * key_tiles_of_head * BLOCK_N * D;
+      const T* V_head = V_tiles + std::size_t(kv_head) * key_groups * 16 * D;
 
       mbarrier_wait(&barriers.Q_empty, Q_place.parity ^ 1);
       mbarrier_arrive_expect_tx(&barriers.Q_full, sizeof(Q_smem));
@@ -155,24 +169,24 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       Q_place.advance();
 
       const auto load_K = [&](int j) {
-        const int stage = K_place.stage;
-        mbarrier_wait(&barriers.K_empty[stage], K_place.parity ^ 1);
-        mbarrier_arrive_expect_tx(&barriers.K_full[stage], sizeof(K_smem[stage]));
+        std::uint64_t* full = &barriers.K_full[K_place.stage];
+        auto& K_to = K_smem[K_place.stage];
+        mbarrier_wait(&barriers.K_empty[K_place.stage], K_place.parity ^ 1);
+        mbarrier_arrive_expect_tx(full, sizeof(K_to));
         for (int s = 0; s < SPANS; ++s) {
-          tma_load(&K_smem[stage].columns[s], K_map, &barriers.K_full[stage],
-                   {s * SPAN, j * BLOCK_N, kv_head});
+          tma_load(&K_to.columns[s], K_map, full, {s * SPAN, j * BLOCK_N, kv_head});
         }
         K_place.advance();
       };
       const auto load_V = [&](int j) {
-        const int stage = V_place.stage;
-        mbarrier_wait(&barriers.V_empty[stage], V_place.parity ^ 1);
-        mbarrier_arrive_expect_tx(&barriers.V_full[stage], sizeof(V_smem[stage]));
-        bulk_copy(&V_smem[stage], V_head + std::size_t(j) * BLOCK_N * D, sizeof(V_smem[stage]),
-                  &barriers.V_full[stage]);
+        std::uint64_t* full = &barriers.V_full[V_place.stage];
+        auto& V_to = V_smem[V_place.stage];
+        mbarrier_wait(&barriers.V_empty[V_place.stage], V_place.parity ^ 1);
+        mbarrier_arrive_expect_tx(full, sizeof(V_to));
+        bulk_copy(&V_to, V_head + std::size_t(j) * BLOCK_N * D, sizeof(V_to), full);
         V_place.advance();
       };
-      // From the last tile of keys to the first: the diagonal comes first.
+      // From the last tile to the first, so that the diagonal comes first; K one tile ahead of V.
       load_K(tiles - 1);
       for (int j = tiles - 2; j >= 0; --j) {
         load_K(j);
@@ -181,11 +195,188 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       load_V(0);
     }
     return;
-    // [/snippet]
   }
+  // [/snippet]
 
   setmaxnreg_inc<Tile::CONSUMER_REGISTERS>();
-  // TODO consumer
+  const int consumer = warpgroup - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+  // One thread speaks for its warpgroup: what is asynchronous is in order for all of it.
+  const auto release = [&](std::uint64_t* empty) {
+    if (threadIdx.x % 128 == 0) mbarrier_arrive(empty);
+  };
+  // Ping-pong: the products of one warpgroup run while the other is at its softmax.
+  const int my_turn = 1 + consumer, next_turn = 1 + (consumer + 1) % CONSUMERS;
+  const auto take_turn = [&] {
+    if constexpr (Tile::PING_PONG) named_barrier_sync(my_turn, 256);
+  };
+  const auto pass_turn = [&] {
+    if constexpr (Tile::PING_PONG) named_barrier_arrive(next_turn, 256);
+  };
+  if (consumer == CONSUMERS - 1) pass_turn();  // the first is the first's
+
+  float S_rmem[BLOCK_N / 8][4], O_rmem[D / 8][4];
+  std::uint32_t P_rmem[BLOCK_N / 32][4];
+
+  for (int round = 0; round * int(gridDim.x) < work.size(); ++round) {
+    if (work.index(round) >= work.size()) break;
+    const auto [bh, m] = work.item(work.index(round));
+    const int head = bh % shape.heads, shared_head = head / shape.group;
+    const int row0 = m * BLOCK_M + 64 * consumer;      // of this warpgroup
+    const int my_row = row0 + 16 * warp + lane / 4;    // and 8 below it
+    const int tiles = key_tiles.seen_by(m * BLOCK_M, BLOCK_M);
+    const int my_tiles = key_tiles.seen_by(row0, 64);  // the others are for rows further down
+    const int whole_tiles = key_tiles.whole(row0);
+    const float c = shape.scale * kLog2e * (scales.q ? scales.q[head] : 1.0f) *
+                    (scales.k ? scales.k[shared_head] : 1.0f);
+    Row row[2];
+    float alpha[2];
+    bool moved;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) O_rmem[n][e] = 0;
+    }
+
+    // S = Q Kᵀ: starts it.
+    const auto start_QK = [&] {
+      const auto& K = K_smem[K_place.stage];
+#pragma unroll
+      for (int k = 0; k < D; k += 32) {
+        wgmma_ss<T>(S_rmem,
+                    wgmma_descriptor(&Q_smem.columns[k / SPAN][64 * consumer][k % SPAN],
+                                     Tile::SWIZZLE, 16, 8 * SPAN),
+                    wgmma_descriptor(&K.columns[k / SPAN][0][k % SPAN], Tile::SWIZZLE, 16, 8 * SPAN),
+                    k > 0);
+      }
+      wgmma_commit();
+    };
+    // O += P V: starts it. Cores lie 128 bytes apart along D, and D of them to the next 16 keys.
+    const auto start_PV = [&] {
+      const auto& V = V_smem[V_place.stage];
+#pragma unroll
+      for (int k = 0; k < BLOCK_N / 32; ++k) {
+        wgmma_rs<T>(O_rmem, P_rmem[k],
+                    wgmma_descriptor(&V.cores[2 * k], Swizzle::none, 16 * D, 128), true);
+      }
+      wgmma_commit();
+    };
+    const auto weigh = [&](int j) {  // softmax of tile j
+      if (j >= whole_tiles) {
+        const int j0 = j * BLOCK_N;
+        hide_keys(S_rmem, min(shape.Nkv, shape.visible_keys(my_row)) - j0,
+                  min(shape.Nkv, shape.visible_keys(my_row + 8)) - j0);
+      }
+      moved = softmax_step(S_rmem, row, alpha, c, shift);
+    };
+    const auto K_done = [&] {
+      release(&barriers.K_empty[K_place.stage]);
+      K_place.advance();
+    };
+    const auto V_done = [&] {
+      release(&barriers.V_empty[V_place.stage]);
+      V_place.advance();
+    };
+
+    // Tiles that none of these rows sees.
+    for (int j = tiles; j > my_tiles; --j) {
+      mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+      K_done();
+      take_turn();
+      pass_turn();
+    }
+    const auto skip_V = [&] {
+      for (int j = tiles; j > my_tiles; --j) {
+        mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
+        V_done();
+      }
+    };
+    if (tiles > 0) {
+      mbarrier_wait(&barriers.Q_full, Q_place.parity);
+      Q_place.advance();
+    }
+
+    if (my_tiles > 0) {
+      // [snippet pipeline]
+      mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+      take_turn();
+      wgmma_fence();
+      start_QK();
+      pass_turn();
+      wgmma_wait<0>();
+      pin(S_rmem);
+      K_done();
+      weigh(my_tiles - 1);
+      round_P<T>(P_rmem, S_rmem);
+      skip_V();
+
+      const auto step = [&](int j) {
+        mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+        take_turn();
+        wgmma_fence();
+        start_QK();  // of tile j
+        mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
+        pin(O_rmem);
+        wgmma_fence();
+        start_PV();  // of tile j + 1
+        pass_turn();
+        wgmma_wait<1>();
+        pin(S_rmem);  // the first product is done …
+        K_done();
+        weigh(j);
+        pin(S_rmem);
+        wgmma_wait<0>();
+        pin(O_rmem);  // … and now the second
+        V_done();
+        rescale(O_rmem, alpha, moved);
+        round_P<T>(P_rmem, S_rmem);
+      };
+      int j = my_tiles - 2;
+      for (; j >= whole_tiles; --j) step(j);
+#pragma unroll 1
+      for (; j >= 0; --j) step(j);
+      release(&barriers.Q_empty);
+
+      mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
+      wgmma_fence();
+      start_PV();
+      wgmma_wait<0>();
+      pin(O_rmem);
+      V_done();
+      // [/snippet]
+    } else if (tiles > 0) {
+      release(&barriers.Q_empty);
+      skip_V();
+    }
+
+    write_rows(O, out_dtype, LSE, std::size_t(bh) * shape.Nq, O_rmem, row, my_row, shape.Nq, c,
+               scales.v ? scales.v[shared_head] : 1.0f, shift);
+  }
+}
+
+// The scale and the factors must be positive. V_tiles in whole tiles of BLOCK_N keys.
+template <typename T, int D>
+void launch_attention_wgmma(const Problem& p, const Operands& x, Stream stream) {
+  using Tile = WgmmaTile<D>;
+  const auto map = [&](const void* data, int rows, int heads, int box_rows) {
+    const std::uint64_t d = D, n = rows, h = std::uint64_t(p.batch) * heads;
+    return make_tensor_map(
+        data, TensorElement::u8,
+        {.sizes = {d, n, h}, .strides = {d, d * n}, .box = {Tile::SPAN, unsigned(box_rows), 1}},
+        Tile::SWIZZLE);
+  };
+  const WorkList work{.m_tiles = ceil_div(p.seq, Tile::BLOCK_M),
+                      .heads = p.batch * p.heads,
+                      .group = std::min(p.batch * p.heads, 32),
+                      .causal = p.causal};
+  launch(attention_wgmma<T, D>,
+         {.name = "attention_wgmma",
+          .grid = dim3(std::min(work.m_tiles * work.heads, device().sms)),
+          .block = dim3(Tile::THREADS),
+          .shared_bytes = Tile::shared(),
+          .stream = stream},
+         map(x.q, p.seq, p.heads, Tile::BLOCK_M), map(x.k, p.kv_seq, p.kv_heads, Tile::BLOCK_N),
+         static_cast<const T*>(x.v), x.out, x.out_dtype, x.lse, x.scales,
+         x.scale_P ? kShift<T> : 0.0f, x.key_groups, work, KernelShape(p));
 }
 
 }  // namespace al::fp8
