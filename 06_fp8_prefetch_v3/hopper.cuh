@@ -100,6 +100,11 @@ struct WorkList {
 };
 // [/snippet]
 
+// A descriptor of what lies `bytes` further on: the address is in its lowest bits, in 16-byte units.
+__device__ __forceinline__ std::uint64_t further(std::uint64_t descriptor, int bytes) {
+  return descriptor + (bytes >> 4);
+}
+
 // What both sides of the kernel know of a tile of queries.
 template <typename Tile>
 struct KeyTiles {
@@ -237,31 +242,33 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       for (int e = 0; e < 4; ++e) O_rmem[n][e] = 0;
     }
 
-    // S = Q Kᵀ: starts it.
+    // S = Q Kᵀ: starts it. 32 bytes of D a time.
     const auto start_QK = [&] {
-      const auto& K = K_smem[K_place.stage];
+      const std::uint64_t Q = wgmma_descriptor(&Q_smem.columns[0][64 * consumer], Tile::SWIZZLE, 16,
+                                               8 * SPAN),
+                          K = wgmma_descriptor(&K_smem[K_place.stage], Tile::SWIZZLE, 16, 8 * SPAN);
 #pragma unroll
       for (int k = 0; k < D; k += 32) {
-        wgmma_ss<T>(S_rmem,
-                    wgmma_descriptor(&Q_smem.columns[k / SPAN][64 * consumer][k % SPAN],
-                                     Tile::SWIZZLE, 16, 8 * SPAN),
-                    wgmma_descriptor(&K.columns[k / SPAN][0][k % SPAN], Tile::SWIZZLE, 16, 8 * SPAN),
-                    k > 0);
+        const int column = k / SPAN, in_span = k % SPAN;
+        wgmma_ss<T>(S_rmem, further(Q, column * BLOCK_M * SPAN + in_span),
+                    further(K, column * BLOCK_N * SPAN + in_span), k > 0);
       }
       wgmma_commit();
     };
-    // O += P V: starts it. Cores lie 128 bytes apart along D, and D of them to the next 16 keys.
+    // O += P V: starts it. 32 keys at a time; V's cores of 8 columns x 16 keys lie 128 bytes apart
+    // along D, and D · 16 along the keys.
     const auto start_PV = [&] {
-      const auto& V = V_smem[V_place.stage];
+      const std::uint64_t V =
+          wgmma_descriptor(&V_smem[V_place.stage], Swizzle::none, 16 * D, 128);
 #pragma unroll
       for (int k = 0; k < BLOCK_N / 32; ++k) {
-        wgmma_rs<T>(O_rmem, P_rmem[k],
-                    wgmma_descriptor(&V.cores[2 * k], Swizzle::none, 16 * D, 128), true);
+        wgmma_rs<T>(O_rmem, P_rmem[k], further(V, k * 32 * D), true);
       }
       wgmma_commit();
     };
-    const auto weigh = [&](int j) {  // softmax of tile j
-      if (j >= whole_tiles) {
+    // The softmax of tile j. With `masked`, the diagonal or the ragged end crosses it.
+    const auto weigh = [&](int j, auto masked) {
+      if constexpr (masked.value) {
         const int j0 = j * BLOCK_N;
         hide_keys(S_rmem, min(shape.Nkv, shape.visible_keys(my_row)) - j0,
                   min(shape.Nkv, shape.visible_keys(my_row + 8)) - j0);
@@ -305,11 +312,11 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       wgmma_wait<0>();
       pin(S_rmem);
       K_done();
-      weigh(my_tiles - 1);
+      weigh(my_tiles - 1, std::true_type{});
       round_P<T>(P_rmem, S_rmem);
       skip_V();
 
-      const auto step = [&](int j) {
+      const auto step = [&](int j, auto masked) {
         mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
         take_turn();
         wgmma_fence();
@@ -322,18 +329,19 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
         wgmma_wait<1>();
         pin(S_rmem);  // the first product is done …
         K_done();
-        weigh(j);
+        weigh(j, masked);
         pin(S_rmem);
         wgmma_wait<0>();
         pin(O_rmem);  // … and now the second
         V_done();
-        rescale(O_rmem, alpha, moved);
         round_P<T>(P_rmem, S_rmem);
+        rescale(O_rmem, alpha, moved);
       };
       int j = my_tiles - 2;
-      for (; j >= whole_tiles; --j) step(j);
 #pragma unroll 1
-      for (; j >= 0; --j) step(j);
+      for (; j >= whole_tiles; --j) step(j, std::true_type{});
+#pragma unroll 1
+      for (; j >= 0; --j) step(j, std::false_type{});
       release(&barriers.Q_empty);
 
       mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
