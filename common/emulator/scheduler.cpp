@@ -34,6 +34,8 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
   set_block(l.grid.grid, size, block_index_);
   shared.begin_block(watch, thread_count);
   async.begin_block();
+  Counts of_a_block_that_failed;
+  log.evaluate(of_a_block_that_failed);
   identity.launch = l.serial;
   identity.serial = l.serial + 1 + static_cast<std::uint32_t>(linear);
   identity.fenced = false;
