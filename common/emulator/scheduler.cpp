@@ -112,7 +112,7 @@ bool Worker::nothing_left_behind() {
   return fail("block ends while hardware is at work in its shared memory",
               "  work:    " + async.deferred.front()->text() + "\n",
               "the wait for it, which every path to the end of the kernel must pass: "
-              "mbarrier_wait(), tma_store_wait_read<0>(), wgmma_wait<0>()");
+              "mbarrier_wait(), bulk_store_wait_read<0>(), wgmma_wait<0>()");
 }
 
 // The hardware does something; false: it has nothing to do.
