@@ -223,6 +223,16 @@ std::size_t workspace_pieces(const Problem& p) {
   return cublas::kWorkspaceBytes + pieces.S_bytes + pieces.P_bytes;
 }
 
+// All of S and P, masked or not: S is written and read in fp32, P in the inputs' dtype.
+Cost cost_pieces(const Problem& p) {
+  const double flops = 4.0 * p.score_elements() * p.head_dim;
+  const bool tensor = units_of(p) == cublas::Units::tensor;
+  return {.ffma_flops = tensor ? 0 : flops,
+          .tensor_flops = tensor ? flops : 0,
+          .dram_bytes = minimum_work(p).bytes +
+                        2.0 * p.score_elements() * (sizeof(float) + bytes_of(p.dtype))};
+}
+
 void launch_pieces(const Problem& p, const Arguments& a, Stream stream) {
   const Pieces pieces(p, a);
   cublas::gemm(pieces.scores, a.workspace, stream);
@@ -239,7 +249,7 @@ constexpr Variant kYardsticks[] = {
      .operation = Operation::attention,
      .refuse = refuse_pieces,
      .workspace = workspace_pieces,
-     .cost = nullptr,
+     .cost = cost_pieces,
      .launch = launch_pieces},
 };
 #endif

@@ -32,7 +32,7 @@ void launch_best(const Problem& p, const Arguments& a, Stream stream) {
     case 128:
       return launch_fused<128, 64, 128, 8, 8>(p, a, stream);
     default:
-      return launch_fused<256, 64, 128, 8, 8>(p, a, stream);
+      return launch_fused<256, 64, 64, 8, 4>(p, a, stream);
   }
 }
 

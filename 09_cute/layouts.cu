@@ -107,8 +107,8 @@ void fragments() {
   show("Q (values, M, D / 16)", Q);
   show("K (values, N, D / 16)", K);
   show("V (values, D, N / 16)", V);
-  const auto where = thread.partition_C(
-      make_identity_tensor(Shape<Int<Config::BLOCK_M>, Int<Config::BLOCK_N>>{}));
+  const auto where =
+      thread.partition_C(make_identity_tensor(Shape<Int<Config::BLOCK_M>, Int<Config::BLOCK_N>>{}));
   std::printf("\nthread 0's first elements of S, (row, column):");
   for (int m = 0; m < 2; ++m) {
     std::printf("\n  M = %d:", m);

@@ -65,8 +65,8 @@ __global__ void read_bulk(const unsigned char* from, std::size_t chunks) {
   SharedArena shared;
   auto& ring = shared.take<unsigned char[STAGES][CHUNK]>("ring");
   auto& arrived = shared.take<std::uint64_t[STAGES]>("arrived");
-  for (int s = 0; s < STAGES; ++s) ptx::mbarrier_init(&arrived[s], 1);
-  ptx::fence_mbarrier_init();
+  for (int s = 0; s < STAGES; ++s) mbarrier_init(&arrived[s], 1);
+  fence_mbarrier_init();
 
   // This block's chunks are blockIdx.x, blockIdx.x + gridDim.x, ...
   const std::size_t mine = (chunks + gridDim.x - 1 - blockIdx.x) / gridDim.x;
@@ -74,10 +74,10 @@ __global__ void read_bulk(const unsigned char* from, std::size_t chunks) {
   // rounds only wait: a block must not end with copies into its shared memory under way.
   for (std::size_t i = 0; i < mine + STAGES; ++i) {
     const int s = static_cast<int>(i % STAGES);
-    if (i >= STAGES) ptx::mbarrier_wait(&arrived[s], (i / STAGES - 1) % 2);
+    if (i >= STAGES) mbarrier_wait(&arrived[s], (i / STAGES - 1) % 2);
     if (i < mine) {
-      ptx::mbarrier_arrive_expect(&arrived[s], CHUNK);
-      ptx::bulk_copy(ring[s], from + (blockIdx.x + i * gridDim.x) * CHUNK, CHUNK, &arrived[s]);
+      mbarrier_arrive_expect_tx(&arrived[s], CHUNK);
+      bulk_copy(ring[s], from + (blockIdx.x + i * gridDim.x) * CHUNK, CHUNK, &arrived[s]);
     }
   }
 }

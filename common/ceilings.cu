@@ -9,8 +9,10 @@
 #include "common/buffer.hpp"
 #include "common/event.cuh"
 #include "common/launch.cuh"
+#include "common/ptx/exp2.cuh"
 #include "common/roofline.hpp"
 #include "common/yardsticks/cublas.hpp"
+#include "common/yardsticks/cublaslt.hpp"
 
 namespace al {
 namespace {
@@ -43,6 +45,14 @@ __global__ void fill_with_halves(__half* values, std::size_t count) {
   }
 }
 
+// Uniform bits but for one of each exponent, which keeps the numbers below 2 and NaN away.
+__global__ void fill_with_e4m3(std::uint32_t* words, std::size_t count) {
+  const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
+  for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
+    words[i] = hash(static_cast<std::uint32_t>(i)) & 0xbfbfbfbfu;
+  }
+}
+
 // ---- arithmetic and shared memory ----
 
 // CHAINS sums that do not wait for each other, so that the FP32 units always have the next one.
@@ -60,6 +70,23 @@ __global__ void ffma_chains(float* sink, int steps, float a, float b) {
 #pragma unroll
   for (int c = 0; c < CHAINS; ++c) sum += x[c];
   if (sum == -1) *sink = sum;  // it never is, which the compiler cannot know
+}
+
+// The same for 2^x. Its result is between 0 and 1 from the second step on, and comes to rest there.
+template <int CHAINS>
+__global__ void exp_chains(float* sink, int steps) {
+  float x[CHAINS];
+#pragma unroll
+  for (int c = 0; c < CHAINS; ++c) x[c] = -static_cast<float>(threadIdx.x + c);
+#pragma unroll 8
+  for (int step = 0; step < steps; ++step) {
+#pragma unroll
+    for (int c = 0; c < CHAINS; ++c) x[c] = fast_exp2(-x[c]);
+  }
+  float sum = 0;
+#pragma unroll
+  for (int c = 0; c < CHAINS; ++c) sum += x[c];
+  if (sum == -1) *sink = sum;
 }
 
 constexpr int kSharedThreads = 512, kLoadsPerStep = 4;
@@ -225,6 +252,18 @@ double ffma_tflops(unsigned threads_per_sm) {
   return flops / median_ms(run, 10) / 1e9;
 }
 
+double exp_tops() {
+  constexpr int kChains = 8, kSteps = 1 << 13;
+  constexpr unsigned kBlock = 256;
+  DeviceBuffer sink(sizeof(float), "sink");
+  const unsigned blocks = 1024 / kBlock * sms();
+  const Run run = [&](int) {
+    launch(exp_chains<kChains>, {.name = "exp_chains", .grid = blocks, .block = kBlock},
+           static_cast<float*>(sink.data()), kSteps);
+  };
+  return 1.0 * kChains * kSteps * kBlock * blocks / median_ms(run, 10) / 1e9;
+}
+
 double shared_gbps() {
   constexpr int kSteps = 4096;
   constexpr std::size_t kShared = shared_bytes<uint4[kLoadsPerStep][kSharedThreads]>();
@@ -269,6 +308,24 @@ double tensor_tflops() {
   return 2.0 * kElements * kSize / median_ms(run, 20) / 1e9;
 }
 
+// e4m3, the same size, the result in fp16.
+double tensor_fp8_tflops() {
+  constexpr int kSize = 8192;
+  constexpr std::size_t kElements = std::size_t{kSize} * kSize;
+  DeviceBuffer a(kElements, "A"), b(kElements, "B"), c(kElements * sizeof(__half), "C"),
+      workspace(cublas::kWorkspaceBytes, "workspace");
+  for (DeviceBuffer* matrix : {&a, &b}) {
+    launch(fill_with_e4m3, {.name = "fill_with_e4m3", .grid = 16 * sms(), .block = kThreads},
+           static_cast<std::uint32_t*>(matrix->data()), kElements / sizeof(std::uint32_t));
+  }
+  const Run run = [&](int) {
+    cublaslt::multiply_e4m3(kSize, a.data(), b.data(), c.data(), workspace.data(), workspace.size(),
+                            nullptr);
+  };
+  median_ms(run, 5);
+  return 2.0 * kElements * kSize / median_ms(run, 20) / 1e9;
+}
+
 }  // namespace
 
 Ceilings measure_ceilings() {
@@ -276,11 +333,15 @@ Ceilings measure_ceilings() {
   // Arithmetic first: it also wakes the clocks of a GPU that was idle.
   ceilings.ffma_tflops =
       std::max({ffma_tflops<8>(1024), ffma_tflops<16>(1024), ffma_tflops<8>(2048)});
+  ceilings.exp_tops = exp_tops();
   ceilings.shared_gbps = shared_gbps();
   measure_memory(ceilings);
   ceilings.why_absent = cublas::why_absent();
   try {
     if (ceilings.why_absent.empty()) ceilings.tensor_tflops = tensor_tflops();
+    if (device().sm >= 89 && cublaslt::why_absent().empty()) {
+      ceilings.tensor_fp8_tflops = tensor_fp8_tflops();
+    }
   } catch (const Error& error) {
     ceilings.why_absent = error.what();
   }

@@ -27,6 +27,10 @@ struct DeviceInfo {
 const DeviceInfo& device();
 
 std::size_t free_memory();  // bytes that can be allocated now
-void synchronize();         // waits for the device; throws Error(wrong_result) on a device fault
+// Between the two is what a profiler started with --profile-from-start off sees (`make profile`).
+// Without a profiler, and in the emulator, nothing happens.
+void profiler_start();
+void profiler_stop();
+void synchronize();  // waits for the device; throws Error(wrong_result) on a device fault
 
 }  // namespace al

@@ -3,6 +3,10 @@
 #include "common/device.hpp"
 #include "common/nvml.hpp"
 
+// PyPI's CUDA headers come without cuda_profiler_api.h.
+extern "C" cudaError_t cudaProfilerStart();
+extern "C" cudaError_t cudaProfilerStop();
+
 namespace al {
 namespace {
 
@@ -52,6 +56,10 @@ std::size_t free_memory() {
   check(cudaMemGetInfo(&available, &total), "cudaMemGetInfo");
   return available;
 }
+
+// Their errors say that there is no profiler, or that it has its own idea of when to look.
+void profiler_start() { cudaProfilerStart(); }
+void profiler_stop() { cudaProfilerStop(); }
 
 void synchronize() { check(cudaDeviceSynchronize(), "waiting for the GPU"); }
 

@@ -130,6 +130,11 @@ constexpr std::pair<const char*, std::optional<double> Ceilings::*> ceiling_fiel
     {"shared_gbps", &Ceilings::shared_gbps},     {"ffma_tflops", &Ceilings::ffma_tflops},
     {"tensor_tflops", &Ceilings::tensor_tflops},
 };
+// Not in every file: older ones lack them, and not every GPU has FP8.
+constexpr std::pair<const char*, std::optional<double> Ceilings::*> newer_ceiling_fields[] = {
+    {"exp_tops", &Ceilings::exp_tops},
+    {"tensor_fp8_tflops", &Ceilings::tensor_fp8_tflops},
+};
 
 // ---------------------------------------------------------------------------------------------
 
@@ -254,6 +259,9 @@ std::string to_json(const Results& results) {
     ceilings[name] = measured(results.ceilings.*field);
     all = all && results.ceilings.*field;
   }
+  for (const auto& [name, field] : newer_ceiling_fields) {
+    if (const auto& value = results.ceilings.*field) ceilings[name] = *value;
+  }
   if (!all) {
     const std::string& why = results.ceilings.why_absent;
     ceilings["why_absent"] = why.empty() ? "not measured" : why;
@@ -294,6 +302,10 @@ Results read_results(const std::string& path) try {
   results.device.cuda = device.at("cuda");
   for (const auto& [name, field] : ceiling_fields) {
     results.ceilings.*field = optional_number(in.at("ceilings"), name);
+  }
+  for (const auto& [name, field] : newer_ceiling_fields) {
+    const json& ceilings = in["ceilings"];
+    if (ceilings.contains(name)) results.ceilings.*field = ceilings[name].get<double>();
   }
   results.ceilings.why_absent = in["ceilings"].value("why_absent", "");
   for (const json& row : in.at("rows")) results.rows.push_back(read_row(row, in.at("problems")));

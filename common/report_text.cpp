@@ -22,6 +22,8 @@ std::string ceilings_line(const Ceilings& ceilings) {
   add("shared", ceilings.shared_gbps, "GB/s");
   add("FFMA", ceilings.ffma_tflops, "TFLOP/s");
   add("tensor", ceilings.tensor_tflops, "TFLOP/s");
+  add("FP8 tensor", ceilings.tensor_fp8_tflops, "TFLOP/s");
+  add("exp", ceilings.exp_tops, "T/s");
   if (!text.empty()) return "Ceilings measured in this run: " + text + ".";
   return ceilings.why_absent.empty() ? "" : "Ceilings: " + ceilings.why_absent + ".";
 }

@@ -37,15 +37,25 @@ Ceilings measure_ceilings() {
 }
 #endif
 
-std::optional<Limit> binding_limit(const Problem& problem, bool tensor, const Ceilings& ceilings) {
+Units units_of(const Cost& cost) {
+  if (cost.tensor_fp8_flops > 0) return Units::tensor_fp8;
+  return cost.tensor_flops > 0 ? Units::tensor : Units::ffma;
+}
+
+std::optional<Limit> binding_limit(const Problem& problem, Units units, const Ceilings& ceilings) {
   const Work work = minimum_work(problem);
   // A kernel that writes next to nothing is held by reading alone, which is faster than copying.
   const bool reads = 10 * problem.out_bytes() < problem.in_bytes();
+  Demand arithmetic{"FFMA TFLOP/s", work.flops, ceilings.ffma_tflops, kTera};
+  if (units == Units::tensor) {
+    arithmetic = {"tensor TFLOP/s", work.flops, ceilings.tensor_tflops, kTera};
+  } else if (units == Units::tensor_fp8) {
+    arithmetic = {"FP8 tensor TFLOP/s", work.flops, ceilings.tensor_fp8_tflops, kTera};
+  }
   return slowest({
       reads ? Demand{"read GB/s", work.bytes, ceilings.read_gbps, kGiga}
             : Demand{"copy GB/s", work.bytes, ceilings.copy_gbps, kGiga},
-      tensor ? Demand{"tensor TFLOP/s", work.flops, ceilings.tensor_tflops, kTera}
-             : Demand{"FFMA TFLOP/s", work.flops, ceilings.ffma_tflops, kTera},
+      arithmetic,
   });
 }
 
@@ -54,6 +64,8 @@ std::optional<Limit> predict(const Cost& cost, const Ceilings& ceilings) {
   return slowest({
       {"FFMA TFLOP/s", cost.ffma_flops, ceilings.ffma_tflops, kTera},
       {"tensor TFLOP/s", cost.tensor_flops, ceilings.tensor_tflops, kTera},
+      {"FP8 tensor TFLOP/s", cost.tensor_fp8_flops, ceilings.tensor_fp8_tflops, kTera},
+      {"exp T/s", cost.exponentials, ceilings.exp_tops, kTera},
       {"copy GB/s", cost.dram_bytes, ceilings.copy_gbps, kGiga},
       {"load/store GB/s", cost.shared_wavefronts * kWavefrontBytes, ceilings.shared_gbps, kGiga},
   });

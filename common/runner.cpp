@@ -49,7 +49,7 @@ void time_task(const Task& task, Workbench& bench, const Problem& p, int samples
   if (work.flops > 0) row.tflops = work.flops / ms / 1e9;
   row.gbps = work.bytes / ms / 1e6;
   const Cost cost = task.variant.cost ? task.variant.cost(p) : Cost{};
-  if ((row.limit = binding_limit(p, cost.tensor_flops > 0, ceilings))) {
+  if ((row.limit = binding_limit(p, units_of(cost), ceilings))) {
     row.limit_fraction = row.limit->ms / ms;
   }
   if (task.variant.cost) {
@@ -85,17 +85,26 @@ Row run_task(const Task& task, Workbench& bench, const Problem& p,
   return row;
 }
 
-// Runs the tasks of one problem that compute problem.operation, on one workbench.
+// Runs the tasks of one problem that compute problem.operation, on one workbench. `no_memory` keeps
+// the first refusal for want of memory.
 void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
-                   const Options& options, Progress& progress, Results& results) {
+                   const Options& options, Progress& progress, Results& results,
+                   std::string& no_memory) {
   std::size_t workspace = 0;
   std::vector<std::string> refusals;
   const Problem& p = named.problem;
+  validate(p);
   for (const Task& task : tasks) {
-    refusals.push_back(refusal(task.variant, p, device()));
-    if (refusals.back().empty() && task.variant.workspace) {
-      workspace = std::max(workspace, task.variant.workspace(p));
+    // What one variant has no memory for, another may have, in the same sweep.
+    std::string& why = refusals.emplace_back(too_large(p, 0));
+    if (why.empty()) {
+      why = refusal(task.variant, p, device());
+      if (!why.empty()) continue;
+      const std::size_t bytes = task.variant.workspace ? task.variant.workspace(p) : 0;
+      why = too_large(p, bytes);
+      if (why.empty()) workspace = std::max(workspace, bytes);
     }
+    if (no_memory.empty()) no_memory = why;
   }
 
   const auto push = [&](const Task& task, Row row, const std::string& refused) {
@@ -110,8 +119,6 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
     results.rows.push_back(std::move(row));
   };
 
-  validate(p);
-  require_memory(p, workspace);
   if (std::ranges::none_of(refusals, &std::string::empty)) {  // no need to make the inputs
     for (std::size_t i = 0; i < tasks.size(); ++i) push(tasks[i], {}, refusals[i]);
     return;
@@ -141,14 +148,16 @@ void run_operation(const NamedProblem& named, const std::vector<Task>& tasks,
   }
 }
 
-// The problems of --sweep seq: each problem at every length from low to high.
+// The problems of --sweep seq: each problem at every length from low to high. Where there are fewer
+// queries than keys, as in decoding, it is the keys that grow.
 std::vector<NamedProblem> spread_over_lengths(const Options& options) {
   std::vector<NamedProblem> problems;
   for (const NamedProblem& named : options.problems) {
     for (double seq = options.sweep_low; seq <= options.sweep_high; seq *= options.sweep_factor) {
       NamedProblem at = named;
       at.config = "seq" + std::to_string(static_cast<int>(seq));
-      at.problem.seq = at.problem.kv_seq = static_cast<int>(seq);
+      at.problem.kv_seq = static_cast<int>(seq);
+      if (named.problem.seq == named.problem.kv_seq) at.problem.seq = at.problem.kv_seq;
       validate(at.problem);
       problems.push_back(at);
     }
@@ -188,6 +197,7 @@ void run_problems(const Options& options, std::span<const Stage* const> stages,
   }
   const auto problems =
       options.sweep == Sweep::seq ? spread_over_lengths(options) : options.problems;
+  std::string no_memory;
   for (NamedProblem named : problems) {
     const std::size_t first_row = results.rows.size();
     const std::vector<Task> tasks = make_tasks(options, stages, tiles, named.problem);
@@ -196,9 +206,13 @@ void run_problems(const Options& options, std::span<const Stage* const> stages,
       std::vector<Task> alike;
       std::ranges::copy_if(tasks, std::back_inserter(alike),
                            [&](const Task& task) { return task.variant.operation == operation; });
-      if (!alike.empty()) run_operation(named, alike, options, progress, results);
+      if (!alike.empty()) run_operation(named, alike, options, progress, results, no_memory);
     }
     relate_to_priors(std::span(results.rows).subspan(first_row));
+  }
+  const auto ran = [](const Row& row) { return row.refused.empty(); };
+  if (!no_memory.empty() && std::ranges::none_of(results.rows, ran)) {
+    throw usage_error(no_memory + ".");
   }
 }
 

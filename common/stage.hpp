@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "common/check.hpp"
 #include "common/device.hpp"
 #include "common/problem.hpp"
 
@@ -33,7 +34,9 @@ struct Arguments {
 // predicted time with the measured ceilings (roofline.hpp).
 struct Cost {
   double ffma_flops = 0;         // on the FP32 units, 2 per FMA
-  double tensor_flops = 0;       // on the tensor cores
+  double tensor_flops = 0;       // on the tensor cores, operands of 16 bits (fp32 counts twice)
+  double tensor_fp8_flops = 0;   // on the tensor cores, operands of 8 bits
+  double exponentials = 0;       // and what else the special-function units make: 2^x, 1/x
   double dram_bytes = 0;         // read + written, re-reads that miss L2 included
   double shared_wavefronts = 0;  // 128-byte passes of the load/store unit (shared memory and L1)
 };
@@ -66,6 +69,8 @@ struct Variant {
   // launch leaves zero; nullptr: none.
   std::size_t (*zeroed)(const Problem&) = nullptr;
   Cost (*cost)(const Problem&);  // nullptr: no prediction
+  // What it allows itself beyond the budget of every other; nullptr: nothing.
+  Slack (*slack)(const Problem&) = nullptr;
   // Enqueues the kernels. Inputs have been validated and not refused.
   void (*launch)(const Problem&, const Arguments&, Stream);
 };

@@ -63,14 +63,13 @@ DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, c
 
 }  // namespace
 
-void require_memory(const Problem& problem, std::size_t workspace_bytes) {
+std::string too_large(const Problem& problem, std::size_t workspace_bytes) {
   const std::size_t bytes = set_bytes_of(problem, workspace_bytes), free = free_memory();
-  if (bytes <= free) return;
-  throw usage_error(to_string(problem) + " needs " + gigabytes(bytes) +
-                    " of device memory (inputs " + gigabytes(problem.in_bytes()) + ", result " +
-                    gigabytes(problem.out_bytes()) + ", workspace " + gigabytes(workspace_bytes) +
-                    ") and " + gigabytes(free) +
-                    " are free; choose a smaller --batch, --heads or --seq.");
+  if (bytes <= free) return "";
+  return to_string(problem) + " needs " + gigabytes(bytes) + " of device memory (inputs " +
+         gigabytes(problem.in_bytes()) + ", result " + gigabytes(problem.out_bytes()) +
+         ", workspace " + gigabytes(workspace_bytes) + ") and " + gigabytes(free) +
+         " are free; choose a smaller --batch, --heads or --seq";
 }
 
 Arguments Workbench::BufferSet::arguments() const {
@@ -122,11 +121,12 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
   }
 }
 
-ErrorReport Workbench::compare_with_oracle(const BufferSet& set) const {
+ErrorReport Workbench::compare_with_oracle(const BufferSet& set, const Variant& variant) const {
   const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);
-  ErrorReport error = compare(problem_, reference_, rows, lse);
+  ErrorReport error =
+      compare(problem_, reference_, rows, lse, variant.slack ? variant.slack(problem_) : Slack{});
   if (const std::int64_t unwritten = count_unwritten(problem_, set.out.data());
       error.ok && unwritten > 0) {
     error.ok = false;
@@ -148,9 +148,11 @@ void Workbench::prepare(BufferSet& set, const Variant& variant) const {
 ErrorReport Workbench::check(const Variant& variant) {
   BufferSet& set = sets_.front();
   prepare(set, variant);
+  profiler_start();
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
-  return compare_with_oracle(set);
+  profiler_stop();
+  return compare_with_oracle(set, variant);
 }
 
 std::vector<float> Workbench::result() const {

@@ -2,6 +2,7 @@
 // device in as many copies as the benchmark rotates over, poisoned outputs, and the oracle.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "common/benchmark.hpp"
@@ -12,9 +13,9 @@
 
 namespace al {
 
-// Throws Error(usage) when the device has not enough memory left for the problem. To be asked
-// before the inputs are made, which for such a problem would take minutes.
-void require_memory(const Problem& problem, std::size_t workspace_bytes);
+// Why the device has not enough memory left for the problem; empty: it has. To be asked before the
+// inputs are made, which for such a problem would take minutes.
+std::string too_large(const Problem& problem, std::size_t workspace_bytes);
 
 class Workbench {
  public:
@@ -39,7 +40,7 @@ class Workbench {
 
   // Poisons all that the variant is to write.
   void prepare(BufferSet& set, const Variant& variant) const;
-  ErrorReport compare_with_oracle(const BufferSet& set) const;
+  ErrorReport compare_with_oracle(const BufferSet& set, const Variant& variant) const;
 
   Problem problem_;
   std::vector<BufferSet> sets_;

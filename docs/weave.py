@@ -10,6 +10,11 @@ A pair of comments in a Markdown file says what stands between them:
 
         The lines of that file between "// [snippet coalesced]" and "// [/snippet]".
 
+    <!-- weave: diff from=04_fused_v1/fused.cuh to=05_epilogue_norm_v2/fused.cuh name=epilogue -->
+    <!-- /weave -->
+
+        How the snippet of that name in one file differs from that in the other: - old, + new.
+
     <!-- weave: table results=docs/results/h200/01_naive_qk.json config=hdim64_seq4k
          dtype=fp32 mask=full columns=variant,ms,prior,tflops,limit -->
     <!-- /weave -->
@@ -38,6 +43,7 @@ are text like any other.
 """
 
 import argparse
+import difflib
 import json
 import math
 import os
@@ -64,8 +70,7 @@ class WeaveError(Exception):
 # Snippets
 
 
-def snippet(root, arguments):
-    file = arguments["file"]
+def snippet_lines(root, file, name):
     found, inside = {}, None
     for number, line in enumerate(read(root, file).splitlines(), 1):
         begin = SNIPPET.match(line)
@@ -84,11 +89,25 @@ def snippet(root, arguments):
             found[inside].append(line)
     if inside is not None:
         raise WeaveError(f"{file}: snippet {inside} has no [/snippet]")
-    name = arguments["name"]
     if name not in found:
         raise WeaveError(f"{file} has no snippet {name}; there are: {', '.join(found) or 'none'}")
-    code = textwrap.dedent("\n".join(found[name])).strip("\n")
+    return textwrap.dedent("\n".join(found[name])).strip("\n").split("\n")
+
+
+def snippet(root, arguments):
+    file = arguments["file"]
+    code = "\n".join(snippet_lines(root, file, arguments["name"]))
     return f"```{LANGUAGES.get(pathlib.PurePath(file).suffix, '')}\n{code}\n```"
+
+
+def diff(root, arguments):
+    """Three lines of context; "@@" where lines that are the same are left out."""
+    old, new = (snippet_lines(root, arguments[key], arguments["name"]) for key in ("from", "to"))
+    lines = list(difflib.unified_diff(old, new, lineterm=""))[2:]  # without the files' names
+    if not lines:
+        raise WeaveError(f"snippet {arguments['name']} is the same in {arguments['from']} and "
+                         f"{arguments['to']}")
+    return "```diff\n" + "\n".join("@@" if line.startswith("@@") else line for line in lines) + "\n```"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -329,20 +348,26 @@ def first_measured(results, stage, arguments):
     return None
 
 
+def tile_times(results, index):
+    """{(BLOCK_M, BLOCK_N): (ms, threads)} of one problem, of each tile the fastest; infinitely slow
+    where nothing ran."""
+    right, best = timed_rows(results, index), {}
+    for row in results["rows"]:
+        tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
+        if row["problem"] == index and tile:
+            m, n, threads = map(int, tile.groups())
+            ms = row["ms"]["median"] if row in right else math.inf
+            best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
+    return best
+
+
 def heat_map(root, arguments, page):
     name = arguments["results"]
     results = read_results(root, name)
     chosen = chosen_problems(results, name, arguments)
     if len(chosen) != 1:
         raise WeaveError("a heat map is of one config, dtype, mask and operation")
-    right = timed_rows(results, chosen[0])
-    best = {}  # (BLOCK_M, BLOCK_N): (ms, threads); infinitely slow where nothing ran
-    for row in results["rows"]:
-        tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
-        if row["problem"] == chosen[0] and tile:
-            m, n, threads = map(int, tile.groups())
-            ms = row["ms"]["median"] if row in right else math.inf
-            best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
+    best = tile_times(results, chosen[0])
     if not best:
         raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
@@ -365,6 +390,7 @@ def heat_map(root, arguments, page):
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "snippet": (lambda root, arguments, page: snippet(root, arguments), {"file", "name"}, set()),
+    "diff": (lambda root, arguments, page: diff(root, arguments), {"from", "to", "name"}, set()),
     "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
     "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation"}),

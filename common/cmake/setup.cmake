@@ -39,6 +39,7 @@ function(al_setup)
       al_install_python_packages("clang-format" ${AL_PYPI_CLANG_FORMAT_SIZE}
                                  ${AL_PYPI_CLANG_FORMAT})
     endif()
+    al_install_matplotlib(OPTIONAL)
     al_find_tool(cuobjdump cuobjdump)
     al_find_tool(nvdisasm nvdisasm)
     if(cuda_NVCC AND NOT (cuobjdump AND nvdisasm))
@@ -61,6 +62,16 @@ function(al_install_cudnn)
   if(cudnn_HEADERS AND NOT cudnn_FRONTEND)
     al_install_python_packages("cuDNN's C++ headers, to compare with" ${AL_PYPI_CUDNN_FRONTEND_SIZE}
                                ${AL_PYPI_CUDNN_FRONTEND} OPTIONAL)
+  endif()
+endfunction()
+
+# Pictures are drawn by matplotlib, in the virtual environment's Python. OPTIONAL: when it cannot be
+# had, that is said and no error.
+function(al_install_matplotlib)
+  file(GLOB found ${AL_SITE_PACKAGES}/matplotlib/__init__.py)
+  if(NOT found)
+    al_install_python_packages("matplotlib, which draws the results" ${AL_PYPI_MATPLOTLIB_SIZE}
+                               ${AL_PYPI_MATPLOTLIB} DEPENDENCIES ${ARGN})
   endif()
 endfunction()
 

@@ -1,12 +1,22 @@
+# make sweep: every stage at every sequence length → docs/results/<gpu>/ladder_seq_*.json, and
+# PyTorch beside them where there is one.
 # make sweep STAGE=01_naive_qk: every tile on this GPU → docs/results/<gpu>/<stage>_tiles.json.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
-if(NOT STAGE)
-  message(FATAL_ERROR "Which stage? As in 'make sweep STAGE=01_naive_qk'.")
-endif()
 al_results_folder(results)
 al_setup(BACKEND cuda)
-al_build(cuda ${STAGE}_tiles)
 separate_arguments(arguments UNIX_COMMAND "${ARGS}")
-al_run(build/cuda/bin/${STAGE}_tiles --sweep tiles --json ${results}/${STAGE}_tiles.json
-       ${arguments})
+if(STAGE)
+  al_build(cuda ${STAGE}_tiles)
+  al_run(build/cuda/bin/${STAGE}_tiles --sweep tiles --json ${results}/${STAGE}_tiles.json
+         ${arguments})
+  return()
+endif()
+
+al_build(cuda ladder)
+foreach(head_dim 64 128)
+  set(file ${results}/ladder_seq_d${head_dim}.json)
+  al_run(build/cuda/bin/ladder --batch 1 --heads 16 --head-dim ${head_dim} --dtype fp16
+         --sweep seq=128:16384 --json ${file} ${arguments})
+  al_add_pytorch(${file})
+endforeach()

@@ -32,6 +32,8 @@ std::size_t free_memory() {
   return kilobytes * 1024 / (emulator::kHooks ? 11 : 1);
 }
 
+void profiler_start() {}
+void profiler_stop() {}
 void synchronize() {}  // a launch has ended when it returns
 
 }  // namespace al

@@ -46,7 +46,7 @@ void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes,
 }
 
 // Called by every thread of a block through SharedArena::take: array number `index` of the block.
-void* take_shared(const char* name, std::size_t index, std::size_t bytes);
+void* take_shared(const char* name, std::size_t index, std::size_t bytes, std::size_t alignment);
 
 // Global memory is what has been registered; a kernel's access to any other memory is a fault.
 // A new buffer counts as never written. Call these between launches only.

@@ -25,7 +25,7 @@ std::size_t whole_pc(std::size_t pc, std::uint32_t low) {
 
 }  // namespace
 
-void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
+void* take_shared(const char* name, std::size_t index, std::size_t bytes, std::size_t alignment) {
   const Entered entered;
   Worker& w = entered.worker;
   SharedMemory& shared = w.shared;
@@ -41,11 +41,10 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
                  std::to_string(array.bytes) + " bytes\n",
              "the takes at the top of the kernel: every thread must make the same ones");
       return nullptr;
-      return nullptr;
     }
     return shared.address(array);
   }
-  std::byte* address = shared.take(name, bytes);
+  std::byte* address = shared.take(name, bytes, alignment);
   if (!address || shared.bytes_taken() > w.launch->grid.shared_bytes) {
     w.fail("more shared memory taken than launched with",
            line() + "  sum:     " + std::to_string(shared.bytes_taken()) +
@@ -56,14 +55,27 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes) {
   return address;
 }
 
+std::size_t shared_offset(const void* pointer) {
+  const Entered entered;
+  Worker& w = entered.worker;
+  const auto address = reinterpret_cast<std::size_t>(pointer);
+  if (!w.shared.contains(address)) {
+    w.fail("shared address of something else than shared memory",
+           "  thread:  " + w.name(w.current) + "\n",
+           "the pointer that a descriptor is made of: SharedArena::take gives arrays");
+  }
+  return w.shared.offset_of(address);
+}
+
 void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
                     bool atomic) {
   if constexpr (!kHooks) return;
   if (shared.contains(address)) {
     if (watched) access_shared(address, bytes, pc, direction, atomic);
   } else if (threads_[current]->fiber.owns(address)) {
-    // A local variable.
+    if (!async.warpgroups.empty()) touches_accumulators(address, bytes, pc);  // a local variable
   } else if (GlobalBuffer* buffer = buffer_at(address, pc)) {
+    if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
     access_global(*buffer, address, bytes, pc, direction, atomic);
   } else if (!is_own(address)) {
     fail_illegal(address, bytes, pc, direction);
@@ -91,7 +103,7 @@ bool Worker::start_copy(const Copy& copy) {
   log.add(Space::shared, Direction::store, copy.pc, current % 32, to, copy.bytes);
   const std::size_t offset = shared.offset_of(to);
   const SharedMemory::Finding finding =
-      shared.start_copy(offset, copy.bytes, current, static_cast<std::uint32_t>(copy.pc));
+      shared.start_write(offset, copy.bytes, current, current, static_cast<std::uint32_t>(copy.pc));
   return finding.verdict == SharedMemory::Verdict::fine ||
          fail_shared(finding, offset, copy.bytes, copy.pc, "starts a cp.async to");
 }
@@ -101,8 +113,13 @@ void Worker::land_copy(const Copy& copy) {
   std::memset(static_cast<std::byte*>(copy.to) + copy.source_bytes, 0,
               copy.bytes - copy.source_bytes);
   if (!watched) return;
-  shared.land_copy(shared.offset_of(reinterpret_cast<std::size_t>(copy.to)), copy.bytes, current,
-                   static_cast<std::uint32_t>(copy.pc));
+  shared.land_write(shared.offset_of(reinterpret_cast<std::size_t>(copy.to)), copy.bytes, current,
+                    shared.clocks.of(current), static_cast<std::uint32_t>(copy.pc));
+}
+
+namespace {
+const std::string kNeeds =
+    "the way from the earlier line to this one, perhaps round a loop: it needs a ";
 }
 
 bool Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
@@ -132,24 +149,41 @@ bool Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
     return fail("read of unwritten shared memory", here,
                 "the loop that should have filled it: which thread writes this element?");
   }
-  const std::string other = finding.earlier_thread < 0 ? std::string("several threads")
-                                                       : name(finding.earlier_thread, true);
+  const std::string other = agent_name(finding.earlier_agent);
   const std::string line = line_of(whole_pc(pc, finding.earlier_pc)) + "\n";
-  if (finding.verdict == Verdict::copy_in_flight) {
+  const bool by_hardware = finding.earlier_agent >= kMaxThreads;
+  if (finding.verdict == Verdict::in_flight && by_hardware) {
+    return fail(
+        "use of shared memory while a copy is on its way there",
+        here + "  earlier: " + other + ", started at " + line,
+        "the wait: mbarrier_wait() with the parity of this round, before anyone touches what "
+        "the copy brings");
+  }
+  if (finding.verdict == Verdict::in_flight) {
     return fail(
         "use of shared memory while cp.async is on its way there",
         here + "  earlier: " + other + " started the copy at " + line,
         "the wait: cp_async_wait<N>() by the thread that copied, N counting the newer groups that "
         "may stay on their way, then a barrier before others look");
   }
-  const bool same_warp = finding.earlier_thread >= 0 && finding.earlier_thread / 32 == current / 32;
-  return fail(
-      "race in shared memory",
-      here + "  earlier: " + other + (finding.earlier_wrote ? " wrote it at " : " read it at ") +
-          line,
-      std::string("the way from the earlier line to this one, perhaps round a loop: it needs a ") +
-          (same_warp ? "__syncwarp() or a __syncthreads() (a shuffle or a vote orders no memory)"
-                     : "__syncthreads()"));
+  if (finding.verdict == Verdict::unfenced) {
+    return fail("hardware reads what a thread has written, without a fence",
+                here + "  earlier: " + other + " wrote it at " + line,
+                "fence_proxy_async() by the thread that wrote, after its stores and before the "
+                "barrier that tells others");
+  }
+  const bool same_warp = finding.earlier_agent >= 0 && finding.earlier_agent / 32 == current / 32;
+  return fail("race in shared memory",
+              here + "  earlier: " + other +
+                  (finding.earlier_wrote ? " wrote it at " : " read it at ") + line,
+              by_hardware || shared.clocks.exact()
+                  ? "the way from the earlier line to this one, perhaps round a ring of stages: a "
+                    "wait that sees the earlier access done, an arrival after it, and a wait for "
+                    "that arrival"
+              : same_warp ? kNeeds +
+                                "__syncwarp() or a __syncthreads() (a shuffle or a vote orders "
+                                "no memory)"
+                          : kNeeds + "__syncthreads()");
 }
 
 void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes,
@@ -160,7 +194,6 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
     fail_illegal(address, bytes, pc, direction);
     return;
   }
-  if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
   if (atomic) launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
   const GlobalBuffer::Finding finding = direction == Direction::load && !atomic
                                             ? buffer.read(offset, bytes, identity, low_pc)
@@ -185,6 +218,25 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
            line_of(whole_pc(pc, finding.earlier_pc)) + "\n",
        "which block this element belongs to; blocks run in any order, so sharing it takes atomics, "
        "or __threadfence() and an atomic between the two, or two launches");
+}
+
+void Worker::access_global_run(std::size_t address, std::size_t bytes, std::size_t pc,
+                               Direction direction) {
+  if (!kHooks || failed_ || bytes == 0) return;
+  if (watched) {
+    ++counts.global_requests;
+    counts.global_sectors +=
+        static_cast<std::int64_t>((address + bytes - 1) / 32 - address / 32 + 1);
+    (direction == Direction::load ? counts.global_load_bytes : counts.global_store_bytes) +=
+        static_cast<std::int64_t>(bytes);
+  } else if (direction == Direction::load) {
+    return;
+  }
+  if (GlobalBuffer* buffer = buffer_at(address, pc)) {
+    access_global(*buffer, address, static_cast<unsigned>(bytes), pc, direction, false);
+  } else {
+    fail_illegal(address, static_cast<unsigned>(bytes), pc, direction);
+  }
 }
 
 void Worker::hear(std::size_t address, std::size_t pc) {

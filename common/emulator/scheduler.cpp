@@ -1,6 +1,7 @@
-// Runs a block: its warps in a random order, each until all its lanes wait at a barrier or have
-// ended; then the barrier opens, and so on. What a block waits for and can never come is found
-// here, because nobody is left to run.
+// Runs a block: its warps in a random order, each until all its lanes wait or have ended. Between
+// rounds the hardware does some of its work, and waits that are over end; when nothing else is left
+// the barrier opens. What a block waits for and can never come is found here, because nobody is
+// left to run.
 #include <bit>
 
 #include "common/emulator/indices.hpp"
@@ -16,7 +17,9 @@ void Worker::thread_main(void* worker) {
   running = &w;
   w.launch->grid.entry(w.launch->grid.body);
   running = nullptr;
+  w.check_nothing_owed();
   w.current_thread().state = State::exited;
+  --w.alive_;
   w.current_thread().fiber.suspend(true);
 }
 
@@ -29,7 +32,8 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
   thread_count = static_cast<int>(size.x * size.y * size.z);
   block_index_ = unflatten(linear, l.grid.grid);
   set_block(l.grid.grid, size, block_index_);
-  shared.begin_block(watch);
+  shared.begin_block(watch, thread_count);
+  async.begin_block();
   identity.launch = l.serial;
   identity.serial = l.serial + 1 + static_cast<std::uint32_t>(linear);
   identity.fenced = false;
@@ -52,6 +56,9 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
   }
   const int warps = (thread_count + 31) / 32;
   ready_.fill(0);
+  waiting_.fill(0);
+  given_up_ = 0;
+  alive_ = thread_count;
   for (int w = 0; w < warps; ++w) ready_[w] = lanes_of(w);
 
   bool fine = true;
@@ -62,7 +69,62 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
       const std::uint32_t w = (start + i * step) % 32;
       if (ready_[w] != 0) fine = run_warp(static_cast<int>(w));
     }
-  } while (fine && release_barrier());
+    if (watched && shared.clocks.exhausted()) watched = false;
+  } while (fine && nothing_left_behind() &&
+           ((!async.deferred.empty() && draw() % 2 == 0 && perform_one()) || wake() ||
+            perform_one() || release_barrier()));
+  return !failed_;
+}
+
+// Lets threads go on whose waits are over; false: none.
+bool Worker::wake() {
+  bool any = false, could_give_up = false;
+  const auto pass = [&](bool give_up) {
+    for (int w = 0; w * 32 < thread_count; ++w) {
+      for (unsigned rest = waiting_[w]; rest != 0; rest &= rest - 1) {
+        const int lane = std::countr_zero(rest);
+        Thread& t = thread(32 * w + lane);
+        could_give_up |= t.awaited->may_give_up;
+        const bool over = t.awaited->over();
+        if (!over && !(give_up && t.awaited->may_give_up)) continue;
+        t.received = over;
+        t.state = State::ready;
+        ready_[w] |= 1u << lane;
+        waiting_[w] &= ~(1u << lane);
+        any = true;
+      }
+    }
+  };
+  pass(false);
+  if (any || !async.deferred.empty()) {
+    given_up_ = 0;
+  } else if (could_give_up && ++given_up_ < 100) {
+    pass(true);
+  }
+  return any;
+}
+
+// A block must not end while hardware still reads or writes its shared memory.
+bool Worker::nothing_left_behind() {
+  if (alive_ > 0 || async.deferred.empty()) return true;
+  return fail("block ends while hardware is at work in its shared memory",
+              "  work:    " + async.deferred.front()->text() + "\n",
+              "the wait for it, which every path to the end of the kernel must pass: "
+              "mbarrier_wait(), tma_store_wait_read<0>(), wgmma_wait<0>()");
+}
+
+// The hardware does something; false: it has nothing to do.
+bool Worker::perform_one() {
+  if (async.deferred.empty()) return false;
+  std::size_t i = draw() % async.deferred.size();
+  const int queue = async.deferred[i]->queue;
+  for (std::size_t j = 0; queue >= 0 && j < i; ++j) {
+    if (async.deferred[j]->queue == queue) i = j;
+  }
+  const std::unique_ptr<Deferred> work = std::move(async.deferred[i]);
+  async.deferred.erase(async.deferred.begin() + static_cast<std::ptrdiff_t>(i));
+  work->perform(*this);
+  given_up_ = 0;
   return !failed_;
 }
 
@@ -82,7 +144,7 @@ bool Worker::run_warp(int warp) {
     if (!resolve_warp_calls(warp)) return false;
   }
   if (watched) log.evaluate(counts);
-  return lanes_in(warp, State::at_warp_call) == 0 || stuck(warp);
+  return lanes_in(warp, State::at_warp_call) == 0 || waiting_[warp] != 0 || stuck(warp);
 }
 
 // All threads wait at a barrier or have ended. Lets them go on; false: none is left, or they
@@ -91,6 +153,9 @@ bool Worker::release_barrier() {
   if (failed_) return false;
   int first = -1, ended = -1, elsewhere = -1;
   votes = {0, thread_count};
+  for (int w = 0; w * 32 < thread_count; ++w) {
+    if (waiting_[w] != 0) return deadlock();
+  }
   for (int i = 0; i < thread_count; ++i) {
     const Thread& t = thread(i);
     if (t.state == State::exited) {
@@ -129,6 +194,25 @@ void Worker::wait(State state, Where where) {
   t.state = state;
   t.where = where;
   t.fiber.suspend();
+}
+
+bool Worker::wait_for(Awaited& awaited, Where where) {
+  if (awaited.over()) return true;
+  current_thread().awaited = &awaited;
+  waiting_[current / 32] |= 1u << current % 32;
+  wait(State::waiting, where);
+  return current_thread().received != 0;
+}
+
+int Worker::new_agent(const std::string& called) {
+  async.agents.push_back(called);
+  // There are enough for any sane kernel; beyond, they share clocks and some faults go unseen.
+  return kMaxThreads + static_cast<int>((async.agents.size() - 1) % kHardwareAgents);
+}
+
+std::string Worker::agent_name(int agent) {
+  if (agent < 0) return "several threads";
+  return agent < kMaxThreads ? name(agent, true) : async.agents[agent - kMaxThreads];
 }
 
 void barrier(Where where) { barrier_vote(false, where); }

@@ -10,59 +10,36 @@
 
 namespace al::emulator {
 
-void Clocks::begin_block() {
-  if (any_warp_sync) {
-    synced.fill(0);
-    known.fill({});
-  }
-  any_warp_sync = false;
-  now = barrier = 1;
-}
-
-void Clocks::pass_warp_sync(int warp, unsigned mask) {
-  any_warp_sync = true;
-  ++now;
-  // Whatever one of the lanes knew to be behind it, all of them know now; and what each of them
-  // has done itself.
-  std::array<std::uint32_t, 32> all{};
-  for (int lane = 0; lane < 32; ++lane) {
-    if (!(mask >> lane & 1)) continue;
-    for (int i = 0; i < 32; ++i) all[i] = std::max(all[i], known[32 * warp + lane][i]);
-  }
-  for (int lane = 0; lane < 32; ++lane) {
-    if (mask >> lane & 1) all[lane] = now;
-  }
-  for (int lane = 0; lane < 32; ++lane) {
-    if (!(mask >> lane & 1)) continue;
-    known[32 * warp + lane] = all;
-    synced[32 * warp + lane] = now;
-  }
+void SharedMemory::Free::operator()(std::byte* p) const {
+  ::operator delete (p, std::align_val_t{kSharedArenaAlignment});
 }
 
 SharedMemory::SharedMemory()
-    : arena_(static_cast<std::byte*>(::operator new (kArenaBytes, std::align_val_t{128}))),
-      writer_(kArenaBytes, kRedZone),
+    : arena_(static_cast<std::byte*>(
+          ::operator new (kArenaBytes, std::align_val_t{kSharedArenaAlignment}))),
+      writer_(kArenaBytes, Stamp::red_zone()),
       reader_(kArenaBytes),
       write_pc_(kArenaBytes / 4),
       read_pc_(kArenaBytes / 4) {}
 
-void SharedMemory::begin_block(bool watched) {
+void SharedMemory::begin_block(bool watched, int threads) {
 #ifdef __SANITIZE_ADDRESS__
   __asan_poison_memory_region(arena_.get(), kArenaBytes);
 #endif
-  if (watched_) std::fill_n(writer_.begin(), used_, kRedZone);
+  if (watched_) std::fill_n(writer_.begin(), used_, Stamp::red_zone());
   watched_ = watched;
   arrays_.clear();
   taken_ = 0;
   used_ = kSharedAlignment;  // the first red zone
-  clocks.begin_block();
+  clocks.begin_block(threads);
+  read_sets_.clear();
 }
 
-std::byte* SharedMemory::take(const char* name, std::size_t bytes) {
-  const std::size_t offset = used_;
+std::byte* SharedMemory::take(const char* name, std::size_t bytes, std::size_t alignment) {
   const std::size_t room = shared_round_up(bytes);
-  taken_ += room;
-  used_ += room + kSharedAlignment;
+  const std::size_t offset = shared_round_up(used_, alignment);
+  taken_ = shared_round_up(taken_, alignment) + room;
+  used_ = offset + room + kSharedAlignment;
   if (taken_ > kLimit || used_ > kArenaBytes) return nullptr;
   arrays_.push_back({name, bytes, offset});
   std::byte* array = arena_.get() + offset;
@@ -71,8 +48,8 @@ std::byte* SharedMemory::take(const char* name, std::size_t bytes) {
 #endif
   std::memset(array, 0xff, bytes);  // a NaN in every floating-point type
   if (watched_) {
-    std::fill_n(writer_.begin() + offset, bytes, 0);
-    std::fill_n(reader_.begin() + offset, bytes, 0);
+    std::fill_n(writer_.begin() + offset, bytes, Stamp{});
+    std::fill_n(reader_.begin() + offset, bytes, Stamp{});
   }
   return array;
 }
@@ -91,104 +68,164 @@ const SharedArray* SharedMemory::nearest(std::size_t offset) const {
 }
 
 // Is what the stamp says ordered before an access that this thread makes now?
-bool SharedMemory::ordered(std::uint32_t earlier, int thread) const {
-  const std::uint32_t t = time(earlier), w = who(earlier);
-  if (t < clocks.barrier) return true;
-  if (t == kNever) return false;
-  if (w == static_cast<std::uint32_t>(thread)) return true;
-  if (w < 1024) return w / 32 == thread / 32u && t < clocks.known[thread][w % 32];
-  return w == kLanes + thread / 32 && t < clocks.synced[thread];
+bool SharedMemory::ordered(Stamp earlier, int thread) const {
+  if (earlier.never()) return true;
+  if (earlier.is_in_flight()) return false;
+  const int agent = earlier.agent();
+  if (agent >= 0) return clocks.knows(thread, agent, earlier.time());
+  if (earlier.time() < clocks.barrier) return true;
+  return earlier.who() == Stamp::kLanes + thread / 32 && clocks.knows_warp(thread, earlier.time());
 }
 
 // The quick answer that nearly every access gets: written before the last barrier, or by the
 // thread itself.
-inline bool SharedMemory::fine(std::uint32_t earlier, int thread) const {
-  return earlier - 1 < (clocks.barrier << 12) - 1 ||
-         (who(earlier) == static_cast<std::uint32_t>(thread) && time(earlier) != 0);
+inline bool SharedMemory::quickly_fine(Stamp earlier, int thread) const {
+  return earlier.bits - 1 < (clocks.barrier << 12) - 1 ||
+         (earlier.is_thread() && !earlier.never() &&
+          earlier.who() == static_cast<std::uint32_t>(thread));
 }
 
 // The stamp for this thread's access beside an earlier one of the same kind, which it may join.
-std::uint32_t SharedMemory::merge(std::uint32_t earlier, int thread) const {
-  const std::uint32_t mine = stamp(clocks.of(thread), thread);
+Stamp SharedMemory::merge(Stamp earlier, int thread) const {
+  const Stamp mine = Stamp::by(thread, clocks.of(thread));
   if (ordered(earlier, thread)) return mine;
-  if (who(earlier) == kWarps) return earlier;
+  if (earlier.who() == Stamp::kWarps) return earlier;
   const std::uint32_t warp = thread / 32;
-  const bool same_warp =
-      who(earlier) < 1024 ? who(earlier) / 32 == warp : who(earlier) == kLanes + warp;
-  return stamp(std::max(time(earlier), time(mine)), same_warp ? kLanes + warp : kWarps);
+  const bool same_warp = earlier.who() < kMaxThreads ? earlier.who() / 32 == warp
+                                                     : earlier.who() == Stamp::kLanes + warp;
+  return Stamp::by(same_warp ? Stamp::kLanes + warp : Stamp::kWarps,
+                   std::max(earlier.time(), mine.time()));
+}
+
+inline Stamp SharedMemory::add_reader(Stamp readers, int thread) {
+  if (!clocks.exact()) return merge(readers, thread);
+  const Stamp mine = Stamp::by(thread, clocks.of(thread));
+  if (readers == mine || quickly_fine(readers, thread)) return mine;
+  return read_sets_.add(readers, mine, [&](Stamp reader) {
+    return reader.agent() == thread || ordered(reader, thread);
+  });
+}
+
+SharedMemory::Finding SharedMemory::race(std::size_t at, Stamp earlier, bool earlier_wrote) const {
+  const auto& pcs = earlier_wrote ? write_pc_ : read_pc_;
+  return {earlier.is_in_flight() ? Verdict::in_flight : Verdict::race, at, earlier_wrote,
+          earlier.agent(), pcs[at / 4]};
 }
 
 SharedMemory::Finding SharedMemory::judge(std::size_t offset, unsigned bytes, int thread,
                                           bool write, bool atomic) const {
-  const auto race = [&](std::size_t at, std::uint32_t earlier, bool earlier_wrote) {
-    const std::uint32_t w = who(earlier) - (time(earlier) == kNever ? kInFlight : 0);
-    const auto& pcs = earlier_wrote ? write_pc_ : read_pc_;
-    return Finding{time(earlier) == kNever ? Verdict::copy_in_flight : Verdict::race, at,
-                   earlier_wrote, w < 1024 ? static_cast<int>(w) : -1, pcs[at / 4]};
-  };
+  Stamp last_writer{}, last_reader{};  // found fine
   for (std::size_t at = offset; at < offset + bytes; ++at) {
-    const std::uint32_t w = writer_[at];
-    if (w == kRedZone) return {Verdict::red_zone, at};
-    if (w == 0 && !write) return {Verdict::unwritten, at};
-    if (!ordered(w, thread) && !(atomic && (w & 1))) return race(at, w, true);
-    if (write && !ordered(reader_[at], thread)) return race(at, reader_[at], false);
+    const Stamp w = writer_[at];
+    if (w.is_red_zone()) return {Verdict::red_zone, at};
+    if (w.never() && !write) return {Verdict::unwritten, at};
+    if (w != last_writer && !ordered(w, thread) && !(atomic && w.atomic())) {
+      return race(at, w, true);
+    }
+    last_writer = w;
+    const Stamp r = reader_[at];
+    if (!write || r == last_reader) continue;
+    Finding found;
+    const bool fine = read_sets_.all(r, [&](Stamp reader) {
+      if (ordered(reader, thread)) return true;
+      found = race(at, reader, false);
+      return false;
+    });
+    if (!fine) return found;
+    last_reader = r;
   }
   return {};
 }
 
 SharedMemory::Finding SharedMemory::read(std::size_t offset, unsigned bytes, int thread,
                                          std::uint32_t pc) {
-  const std::uint32_t* writer = &writer_[offset];
-  bool quick = fine(writer[0], thread);
+  const Stamp* writer = &writer_[offset];
+  bool quick = quickly_fine(writer[0], thread);
   for (unsigned i = 1; i < bytes; ++i) quick &= writer[i] == writer[0];
   if (!quick) {
     const Finding finding = judge(offset, bytes, thread, false, false);
     if (finding.verdict != Verdict::fine) return finding;
   }
-  std::uint32_t* reader = &reader_[offset];
-  const std::uint32_t first = reader[0];
+  Stamp* reader = &reader_[offset];
+  const Stamp first = reader[0];
   bool uniform = true;
   for (unsigned i = 1; i < bytes; ++i) uniform &= reader[i] == first;
   if (uniform) {
-    const std::uint32_t merged = merge(first, thread);
+    const Stamp merged = add_reader(first, thread);
     if (merged != first) std::fill_n(reader, bytes, merged);
   } else {
-    for (unsigned i = 0; i < bytes; ++i) reader[i] = merge(reader[i], thread);
+    for (unsigned i = 0; i < bytes; ++i) reader[i] = add_reader(reader[i], thread);
   }
-  for (std::size_t word = offset / 4; word < (offset + bytes + 3) / 4; ++word) read_pc_[word] = pc;
+  note_pc(read_pc_, offset, bytes, pc);
   return {};
 }
 
-void SharedMemory::enter_write(std::size_t offset, unsigned bytes, std::uint32_t stamp,
-                               std::uint32_t pc) {
+void SharedMemory::note_pc(std::vector<std::uint32_t>& pcs, std::size_t offset, unsigned bytes,
+                           std::uint32_t pc) {
+  for (std::size_t word = offset / 4; word < (offset + bytes + 3) / 4; ++word) pcs[word] = pc;
+}
+
+void SharedMemory::enter_write(std::size_t offset, unsigned bytes, Stamp stamp, std::uint32_t pc) {
   std::fill_n(&writer_[offset], bytes, stamp);
-  for (std::size_t word = offset / 4; word < (offset + bytes + 3) / 4; ++word) write_pc_[word] = pc;
+  note_pc(write_pc_, offset, bytes, pc);
 }
 
 SharedMemory::Finding SharedMemory::write(std::size_t offset, unsigned bytes, int thread,
                                           std::uint32_t pc, bool atomic) {
   const Finding finding = judge(offset, bytes, thread, true, atomic);
   if (finding.verdict != Verdict::fine) return finding;
-  if (atomic) {  // other threads' atomics since the last barrier must not be forgotten
-    for (std::size_t at = offset; at < offset + bytes; ++at) {
-      enter_write(at, 1, merge(writer_[at], thread) | 1, pc);
-    }
-  } else {
-    enter_write(offset, bytes, stamp(clocks.of(thread), thread), pc);
+  if (!atomic) {
+    enter_write(offset, bytes, Stamp::by(thread, clocks.of(thread)), pc);
+    return {};
+  }
+  // Other threads' atomics since the last barrier must not be forgotten.
+  for (std::size_t at = offset; at < offset + bytes; ++at) {
+    enter_write(at, 1, {merge(writer_[at], thread).bits | 1}, pc);
   }
   return {};
 }
 
-SharedMemory::Finding SharedMemory::start_copy(std::size_t offset, unsigned bytes, int thread,
-                                               std::uint32_t pc) {
+SharedMemory::Finding SharedMemory::start_write(std::size_t offset, unsigned bytes, int thread,
+                                                int agent, std::uint32_t pc) {
   const Finding finding = judge(offset, bytes, thread, true, false);
   if (finding.verdict != Verdict::fine) return finding;
-  enter_write(offset, bytes, stamp(kNever, kInFlight + thread), pc);
+  enter_write(offset, bytes, Stamp::in_flight(agent), pc);
   return {};
 }
 
-void SharedMemory::land_copy(std::size_t offset, unsigned bytes, int thread, std::uint32_t pc) {
-  enter_write(offset, bytes, stamp(clocks.of(thread), thread), pc);
+void SharedMemory::land_write(std::size_t offset, unsigned bytes, int agent, Time time,
+                              std::uint32_t pc) {
+  enter_write(offset, bytes,
+              agent < kMaxThreads ? Stamp::by(agent, time) : Stamp::by_hardware(agent, time), pc);
+}
+
+SharedMemory::Finding SharedMemory::hardware_read(std::size_t offset, unsigned bytes,
+                                                  std::span<const int> threads, int agent,
+                                                  Time time, std::uint32_t pc) {
+  const Stamp mine = Stamp::by_hardware(agent, time);
+  Stamp last_writer{}, last_reader{}, merged{};
+  for (std::size_t at = offset; at < offset + bytes; ++at) {
+    const Stamp w = writer_[at];
+    if (w != last_writer || at == offset) {
+      for (const int thread : threads) {
+        const Finding finding = judge(at, 1, thread, false, false);
+        if (finding.verdict != Verdict::fine) return finding;
+      }
+      if (w.is_thread() && w.agent() >= 0 && !clocks.fenced(w.agent(), w.time())) {
+        return {Verdict::unfenced, at, true, w.agent(), write_pc_[at / 4]};
+      }
+      last_writer = w;
+    }
+    if (reader_[at] != last_reader || at == offset) {
+      last_reader = reader_[at];
+      merged = last_reader.never() ? mine : read_sets_.add(last_reader, mine, [&](Stamp reader) {
+        return reader.agent() == agent || ordered(reader, threads[0]);
+      });
+    }
+    reader_[at] = merged;
+  }
+  note_pc(read_pc_, offset, bytes, pc);
+  return {};
 }
 
 }  // namespace al::emulator

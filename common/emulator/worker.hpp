@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/emulator/access_log.hpp"
+#include "common/emulator/async.hpp"
 #include "common/emulator/cuda.hpp"
 #include "common/emulator/fiber.hpp"
 #include "common/emulator/global_memory.hpp"
@@ -25,7 +26,7 @@ constexpr bool kHooks = false;
 constexpr bool kHooks = true;
 #endif
 
-enum class State : std::uint8_t { ready, at_barrier, at_warp_call, exited };
+enum class State : std::uint8_t { ready, at_barrier, at_warp_call, waiting, exited };
 enum class WarpCall : std::uint8_t { sync, ballot, shuffle, collective };
 
 // A cp.async on its way.
@@ -48,6 +49,7 @@ struct Thread {
   unsigned mask = 0;
   int argument = 0, width = 32;
   std::uint64_t given = 0, received = 0;
+  Awaited* awaited = nullptr;  // waiting: for what
   const Collective* collective = nullptr;
   void* operands = nullptr;
   std::vector<Copy> copies;              // cp.async: committed groups, oldest first, then the rest
@@ -72,6 +74,8 @@ class Worker {
   // "  word: text\n". On a fiber the kernel never continues: see Entered.
   bool fail(const std::string& what, const std::string& details, const std::string& look_at);
   bool failed() const { return failed_; }
+  bool fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
+                   std::size_t pc, const char* verb);
 
   Thread& thread(int i) { return *threads_[i]; }
   Thread& current_thread() { return *threads_[current]; }
@@ -80,10 +84,31 @@ class Worker {
 
   // The current thread stops in this state until the scheduler lets it go on.
   void wait(State state, Where where);
+  // It stops until this is over; false: it was given up.
+  bool wait_for(Awaited& awaited, Where where);
+  // The hardware will do this.
+  void defer(std::unique_ptr<Deferred> work) { async.deferred.push_back(std::move(work)); }
+  // An agent for the clocks, by this name in reports.
+  int new_agent(const std::string& called);
+  std::string agent_name(int agent);  // a thread's, or the hardware's
+
+  // mbarrier.cpp
+  Mbarrier* mbarrier_at(const std::uint64_t* barrier, const char* call, std::size_t pc,
+                        Where where);
+  void maybe_complete(Mbarrier& mbarrier);
+  std::string mbarrier_name(std::size_t offset);   // "full[1]"
+  std::string mbarrier_state(std::size_t offset);  // "phase 0 of full[1]: 1 of 2 arrivals ..."
+  bool touches_accumulators(std::size_t address, unsigned bytes, std::size_t pc);  // wgmma.cpp
+  // named_barrier.cpp: registers of a thread when the kernel starts, and of the whole block.
+  int registers_at_launch() const;
+  int register_pool() const;
 
   // A load, store or atomic by the current thread.
   void access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
               bool atomic = false);
+  // The hardware loads or stores a run of global memory on behalf of the current thread.
+  void access_global_run(std::size_t address, std::size_t bytes, std::size_t pc,
+                         Direction direction);
   // After an atomic: what the blocks before it announced there is known to this block from now on.
   void hear(std::size_t address, std::size_t pc);
   // A cp.async by the current thread starts, or has arrived.
@@ -95,6 +120,7 @@ class Worker {
   int thread_count = 0;
   int current = 0;  // index of the running thread
   SharedMemory shared;
+  AsyncState async;
   BlockIdentity identity;
   AccessLog log;
   Votes votes{};  // of the last barrier
@@ -108,15 +134,18 @@ class Worker {
   bool complete_warp_call(int warp, unsigned mask);
   bool complete_shuffle(int warp, unsigned mask);
   bool release_barrier();
+  bool wake();
+  bool perform_one();
+  bool nothing_left_behind();
+  void check_nothing_owed();  // when a thread ends: stores, wgmma
   bool stuck(int warp);
+  bool deadlock();
   unsigned lanes_of(int warp) const;  // a mask: lanes that exist
   unsigned lanes_in(int warp, State state) const;
   GlobalBuffer* buffer_at(std::size_t address, std::size_t pc);
   bool is_own(std::size_t address) const;
   void access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
                      bool atomic);
-  bool fail_shared(const SharedMemory::Finding& finding, std::size_t offset, unsigned bytes,
-                   std::size_t pc, const char* verb);
   void access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes, std::size_t pc,
                      Direction direction, bool atomic);
   bool fail_illegal(std::size_t address, unsigned bytes, std::size_t pc, Direction direction);
@@ -127,6 +156,9 @@ class Worker {
   bool failed_ = false;
   std::vector<std::unique_ptr<Thread>> threads_;
   std::array<unsigned, 32> ready_{};        // by warp: a mask of lanes that can run
+  std::array<unsigned, 32> waiting_{};      // by warp: lanes in State::waiting
+  int alive_ = 0;                           // threads that have not ended
+  int given_up_ = 0;                        // waits, since anything else went on
   std::array<GlobalBuffer*, 64> recent_{};  // by instruction: the buffer it touched last
 };
 

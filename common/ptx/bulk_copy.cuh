@@ -1,62 +1,42 @@
-// sm_90's bulk copy: one thread asks for a run of bytes in shared memory, and an mbarrier counts
-// them in. PTX ISA, "cp.async.bulk" and "mbarrier". On older architectures these trap: who
-// launches a kernel that uses them asks device().sm first.
+// sm_90's bulk copy: one thread asks for a run of bytes, and hardware moves it between global and
+// shared memory. Loads are counted by an mbarrier (mbarrier.cuh), stores by groups, as cp.async's.
+// Addresses and `bytes` are multiples of 16. PTX ISA, "cp.async.bulk". On older architectures these
+// trap: who launches a kernel that uses them asks device().sm first.
 #pragma once
-
-#include <cuda_runtime.h>
 
 #include <cstdint>
 
-namespace al::ptx {
+#include "common/device.cuh"
+#include "common/ptx/mbarrier.cuh"
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+namespace al {
 
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+#if defined(AL_EMULATOR)
+
+__forceinline__ void bulk_copy(void* to_shared, const void* from_global, std::uint32_t bytes,
+                               std::uint64_t* barrier,
+                               emulator::Where where = emulator::Where::current()) {
+  emulator::bulk_load(to_shared, from_global, bytes, barrier, where);
+}
+__forceinline__ void bulk_store(void* to_global, const void* from_shared, std::uint32_t bytes,
+                                emulator::Where where = emulator::Where::current()) {
+  emulator::bulk_store(to_global, from_shared, bytes, where);
+}
+__forceinline__ void bulk_store_commit() { emulator::bulk_store_commit(); }
+template <int NEWER>
+__forceinline__ void bulk_store_wait_read(emulator::Where where = emulator::Where::current()) {
+  emulator::bulk_store_wait(NEWER, where);
+}
+template <int NEWER>
+__forceinline__ void bulk_store_wait(emulator::Where where = emulator::Where::current()) {
+  emulator::bulk_store_wait(NEWER, where);
 }
 
-// The barrier completes a phase when `arrivals` threads have arrived and all the bytes they
-// announced have landed. Followed by fence_mbarrier_init() before anyone uses it.
-__device__ inline void mbarrier_init(std::uint64_t* barrier, std::uint32_t arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
-               :
-               : "r"(shared_address(barrier)), "r"(arrivals)
-               : "memory");
-}
+#elif !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-// Makes initialised barriers visible to the copy engine.
-__device__ inline void fence_mbarrier_init() {
-  asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
-}
-
-// Arrives, and announces `bytes` that a copy will bring.
-__device__ inline void mbarrier_arrive_expect(std::uint64_t* barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
-               :
-               : "r"(shared_address(barrier)), "r"(bytes)
-               : "memory");
-}
-
-// Waits until the phase of this parity (0 for the first, 1 for the second, 0 ...) is complete.
-__device__ inline void mbarrier_wait(std::uint64_t* barrier, std::uint32_t parity) {
-  std::uint32_t complete = 0;
-  while (!complete) {
-    asm volatile(
-        "{\n"
-        ".reg .pred complete;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 complete, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, complete;\n"
-        "}\n"
-        : "=r"(complete)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-  }
-}
-
-// Starts copying `bytes` from global to shared memory; both addresses and `bytes` are multiples
-// of 16. The bytes count towards `barrier`.
-__device__ inline void bulk_copy(void* to_shared, const void* from_global, std::uint32_t bytes,
-                                 std::uint64_t* barrier) {
+// The bytes count towards `barrier`.
+__device__ __forceinline__ void bulk_copy(void* to_shared, const void* from_global,
+                                          std::uint32_t bytes, std::uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
       :
@@ -65,14 +45,49 @@ __device__ inline void bulk_copy(void* to_shared, const void* from_global, std::
       : "memory");
 }
 
+// Part of the thread's open group of stores. What threads have stored in shared memory needs
+// fence_proxy_async() and a barrier before.
+__device__ __forceinline__ void bulk_store(void* to_global, const void* from_shared,
+                                           std::uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
+               :
+               : "l"(__cvta_generic_to_global(to_global)), "r"(shared_address(from_shared)),
+                 "r"(bytes)
+               : "memory");
+}
+
+// Closes the group of the stores that this thread has started, tensor stores included.
+__device__ __forceinline__ void bulk_store_commit() {
+  asm volatile("cp.async.bulk.commit_group;" : : : "memory");
+}
+
+// Waits until all but the thread's NEWER newest groups have read their shared memory, which may
+// then be written again. A block must not end before that.
+template <int NEWER>
+__device__ __forceinline__ void bulk_store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" : : "n"(NEWER) : "memory");
+}
+
+// The same, until what they wrote is visible to the thread.
+template <int NEWER>
+__device__ __forceinline__ void bulk_store_wait() {
+  asm volatile("cp.async.bulk.wait_group %0;" : : "n"(NEWER) : "memory");
+}
+
 #else
 
-__device__ inline void mbarrier_init(std::uint64_t*, std::uint32_t) { __trap(); }
-__device__ inline void fence_mbarrier_init() { __trap(); }
-__device__ inline void mbarrier_arrive_expect(std::uint64_t*, std::uint32_t) { __trap(); }
-__device__ inline void mbarrier_wait(std::uint64_t*, std::uint32_t) { __trap(); }
 __device__ inline void bulk_copy(void*, const void*, std::uint32_t, std::uint64_t*) { __trap(); }
+__device__ inline void bulk_store(void*, const void*, std::uint32_t) { __trap(); }
+__device__ inline void bulk_store_commit() { __trap(); }
+template <int NEWER>
+__device__ inline void bulk_store_wait_read() {
+  __trap();
+}
+template <int NEWER>
+__device__ inline void bulk_store_wait() {
+  __trap();
+}
 
 #endif
 
-}  // namespace al::ptx
+}  // namespace al

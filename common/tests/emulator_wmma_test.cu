@@ -222,39 +222,43 @@ TEST_CASE("a read of what store_matrix_sync wrote, without a __syncwarp" NEEDS_H
 
 // --- what is counted -----------------------------------------------------------------------------
 
-template <typename T, int COLUMNS>
-__global__ void loads_a() {
+template <int COLUMNS>
+__global__ void loads_a(int loads) {
   SharedArena shared;
-  auto& tile = shared.take<T[16][COLUMNS]>("tile");
-  for (int i = threadIdx.x; i < 16 * COLUMNS; i += 32) tile[i / COLUMNS][i % COLUMNS] = T(0.0f);
+  auto& tile = shared.take<__half[16 * COLUMNS]>("tile");
+  for (int i = threadIdx.x; i < 16 * COLUMNS; i += 32) tile[i] = __half(0.0f);
   __syncwarp();
-  A<T> a;
-  load_matrix_sync(a, &tile[0][0], COLUMNS);
+  A<__half> a;
+  for (int i = 0; i < loads; ++i) load_matrix_sync(a, tile, COLUMNS);
 }
 
 template <int COLUMNS>
-__global__ void stores_c() {
+__global__ void stores_c(int stores) {
   SharedArena shared;
   auto& tile = shared.take<float[16][COLUMNS]>("tile");
   C c;
   fill_fragment(c, 0.0f);
-  store_matrix_sync(&tile[0][0], c, COLUMNS, mem_row_major);
+  for (int i = 0; i < stores; ++i) store_matrix_sync(&tile[0][0], c, COLUMNS, mem_row_major);
 }
 
-std::int64_t passes(void (*kernel)(), std::size_t bytes, std::int64_t others) {
-  emulator::take_counts();
-  launch(kernel, {"counted", dim3(1), dim3(32), bytes});
-  return emulator::take_counts().shared_wavefronts - others;
+// Of one load or store.
+std::int64_t passes(void (*kernel)(int), std::size_t bytes) {
+  const auto with = [&](int times) {
+    emulator::take_counts();
+    launch(kernel, {"counted", dim3(1), dim3(32), bytes}, times);
+    return emulator::take_counts().shared_wavefronts;
+  };
+  return with(1) - with(0);
 }
 
 TEST_CASE("bank conflicts of fragments, as an H200 has them" NEEDS_HOOKS) {
   const auto load = [&]<int COLUMNS>() {
-    return passes(loads_a<__half, COLUMNS>, shared_bytes<__half[16][COLUMNS]>(), COLUMNS / 2);
+    return passes(loads_a<COLUMNS>, shared_bytes<__half[16 * COLUMNS]>());
   };
   CHECK(load.operator()<72>() == 4);   // rows of 144 bytes: 512 bytes in 4 passes
   CHECK(load.operator()<64>() == 32);  // of 128: 8 rows in the same banks
   const auto store = [&]<int COLUMNS>() {
-    return passes(stores_c<COLUMNS>, shared_bytes<float[16][COLUMNS]>(), 0);
+    return passes(stores_c<COLUMNS>, shared_bytes<float[16][COLUMNS]>());
   };
   CHECK(store.operator()<72>() == 8);   // 1024 bytes in 8 passes
   CHECK(store.operator()<68>() == 16);  // every other row meets

@@ -25,15 +25,19 @@ struct Folder {
   std::string operator/(const char* name) const { return (path / name).string(); }
 };
 
-int run(const Stage& stage, std::vector<std::string> words) {
+int run_as_is(const Stage& stage, std::vector<std::string> words) {
   words.insert(words.begin(), stage.name);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  return stage_main(static_cast<int>(argv.size()), argv.data(), stage);
+}
+
+int run(const Stage& stage, std::vector<std::string> words) {
   for (const char* word : {"--check", "--batch", "2", "--heads", "4", "--kv-heads", "2", "--seq",
                            "9", "--kv-seq", "7", "--head-dim", "16"}) {
     words.push_back(word);
   }
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  return stage_main(static_cast<int>(argv.size()), argv.data(), stage);
+  return run_as_is(stage, words);
 }
 
 TEST_CASE("runner: every variant on its own operation, in the pipeline's order") {
@@ -96,6 +100,52 @@ TEST_CASE("runner: --save writes what the variant computes, masked entries told 
   CHECK(lse.size() == 72);
   CHECK(lse[1] == -kInfinity);
   CHECK(lse[2] == doctest::Approx(s[2 * 7]));
+}
+
+TEST_CASE("runner: --sweep seq takes every length, and grows the keys of a decode") {
+  const SmallStages stages;
+  const Folder folder;
+  const auto swept = [&](std::vector<std::string> words) {
+    for (const char* word : {"--check", "--heads", "2", "--head-dim", "16", "--sweep", "seq=4:20",
+                             "--variant", "attention", "--json"}) {
+      words.push_back(word);
+    }
+    words.push_back(folder / "sweep.json");
+    REQUIRE(run_as_is(stages.second, words) == 0);
+    std::vector<std::string> rows;
+    for (const Row& row : read_results(folder / "sweep.json").rows) {
+      if (row.role == Role::stage) rows.push_back(row.config + " " + to_string(row.problem));
+    }
+    return rows;
+  };
+  CHECK(swept({}) == std::vector<std::string>{"seq4 B1 H2 N4 D16 fp16 causal",
+                                              "seq8 B1 H2 N8 D16 fp16 causal",
+                                              "seq16 B1 H2 N16 D16 fp16 causal"});
+  CHECK(swept({"--config", "decode_8k"}) ==
+        std::vector<std::string>{"seq4 B1 H2 N1 Nkv4 D16 fp16 full",
+                                 "seq8 B1 H2 N1 Nkv8 D16 fp16 full",
+                                 "seq16 B1 H2 N1 Nkv16 D16 fp16 full"});
+}
+
+TEST_CASE("runner: what one variant has no memory for does not cost the others their rows") {
+  const SmallStages stages;
+  const Folder folder;
+  Variant greedy = find_variant(stages.second, "attention");
+  greedy.prior = nullptr;
+  const Variant modest = greedy;
+  greedy.name = "greedy";
+  greedy.workspace = [](const Problem&) { return std::size_t{1} << 60; };
+  const Variant variants[] = {greedy, modest};
+  Stage stage = stages.second;
+  stage.variants = variants;
+  stage.best = [](const Problem&, const DeviceInfo&) { return 1; };
+  REQUIRE(run(stage, {"--json", folder / "memory.json"}) == 0);
+  const Results results = read_results(folder / "memory.json");
+  REQUIRE(results.rows.size() == 2);
+  CHECK(results.rows[0].refused.find("workspace 1.15e+09 GB) and ") != std::string::npos);
+  CHECK(results.rows[1].refused == "");
+  CHECK(results.rows[1].error.ok);
+  CHECK(run(stage, {"--variant", "greedy"}) == 2);
 }
 
 TEST_CASE("runner: --load feeds what an operation reads") {

@@ -22,8 +22,9 @@ function(healthy)
 endfunction()
 
 # expect("what is said" "CMake commands to run"): on failure when something is expected to be said,
-# else silently.
+# else silently. With SUCCESS it is said and no failure.
 function(expect said commands)
+  cmake_parse_arguments(arg "SUCCESS" "" "" ${ARGN})
   file(WRITE ${WORK}/script.cmake
        "set(AL_VENV ${WORK}/venv)\n include(${AL_ROOT}/common/cmake/setup.cmake)\n ${commands}\n")
   execute_process(
@@ -32,7 +33,11 @@ function(expect said commands)
     RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
   string(REGEX REPLACE "[ \n]+" " " text "${text}")  # CMake breaks lines
   string(FIND "${text}" "${said}" at)
-  if(said AND (code EQUAL 0 OR at EQUAL -1))
+  if(arg_SUCCESS)
+    if(NOT code EQUAL 0 OR at EQUAL -1)
+      message(SEND_ERROR "Expected success and\n  ${said}\nbut this came (${code}):\n  ${text}")
+    endif()
+  elseif(said AND (code EQUAL 0 OR at EQUAL -1))
     message(SEND_ERROR "Expected a failure saying\n  ${said}\nbut this came (${code}):\n  ${text}")
   elseif(NOT said AND (NOT code EQUAL 0 OR text))
     message(SEND_ERROR "Expected silence, but this came (${code}):\n  ${text}")
@@ -80,6 +85,10 @@ expect("There is no python3: install it" "${install_python}")
 healthy()
 shim(python3 "/bin/mkdir -p $3; echo ensurepip is not available; exit 1")
 expect("python3 cannot make a virtual environment: install its venv module" "${install_python}")
+
+# What nothing needs may stay away.
+expect("python3 cannot make a virtual environment: install its venv module"
+       "al_install_python_packages(nothing \"0 MB\" no-such-package OPTIONAL)\n message(done)" SUCCESS)
 
 healthy()
 file(REMOVE ${machine}/python3)

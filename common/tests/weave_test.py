@@ -156,6 +156,28 @@ class Snippets(Repository):
             self.assertIn(expected, self.complaint("snippet file=bad.cuh name=a"))
 
 
+class Diffs(Repository):
+    DIFF = "diff from=01_naive_qk/qk.cuh to=02_softmax/softmax.cuh name=inner"
+
+    def test_old_and_new_lines(self):
+        self.write("02_softmax/softmax.cuh", CODE.replace("return 1", "return 2"))
+        self.assertEqual(self.woven(self.DIFF),
+                         "```diff\n@@\n int inner() {\n \n-  return 1;\n+  return 2;\n }\n```")
+
+    def test_a_change_of_either_file_is_found(self):
+        self.write("02_softmax/softmax.cuh", CODE.replace("return 1", "return 2"))
+        self.woven(self.DIFF)
+        self.write("01_naive_qk/qk.cuh", CODE.replace("return 1", "return 3"))
+        self.assertEqual(self.run_weave("--check")[0], 1)
+
+    def test_errors(self):
+        self.write("02_softmax/softmax.cuh", CODE)
+        self.assertIn("snippet inner is the same in 01_naive_qk/qk.cuh", self.complaint(self.DIFF))
+        self.write("02_softmax/softmax.cuh", "")
+        self.assertIn("softmax.cuh has no snippet inner", self.complaint(self.DIFF))
+        self.assertIn("needs name", self.complaint("diff from=a to=b"))
+
+
 class Tables(Repository):
     WHERE = "results=docs/results/h200/01_naive_qk.json config=hdim64_seq4k dtype=fp32 mask=full"
 

@@ -81,33 +81,58 @@ TEST_CASE("cuDNN refuses in words what it cannot do") {
   CHECK(why(p).find("as many keys as queries") != std::string::npos);
 }
 
+// Checks cuDNN's answer, or says what it declines.
+void check_cudnn(const Problem& p) {
+  const Variant& cudnn = yardsticks(Operation::attention)[0];
+  CAPTURE(to_string(p));
+  if (const std::string why = refusal(cudnn, p, device()); !why.empty()) {
+    MESSAGE("SKIP: " << to_string(p) << ": " << why);
+    return;
+  }
+  Workbench bench(p, make_inputs(p, Distribution::normal, 1), cudnn.workspace(p));
+  const ErrorReport error = bench.check(cudnn);
+  CHECK_MESSAGE(error.ok, error.why);
+}
+
+struct Shape {
+  int batch, heads, kv_heads, seq, kv_seq, head_dim;
+  bool causal;
+};
+
+Problem problem_of(const Shape& shape, DType dtype) {
+  Problem p;
+  p.batch = shape.batch, p.heads = shape.heads, p.kv_heads = shape.kv_heads;
+  p.seq = shape.seq, p.kv_seq = shape.kv_seq, p.head_dim = shape.head_dim;
+  p.causal = shape.causal;
+  p.dtype = dtype;
+  p.scale = 0.3;
+  return p;
+}
+
 TEST_CASE("cuDNN computes attention: masks, groups, lengths that no tile divides, LSE") {
-  struct Shape {
-    int batch, heads, kv_heads, seq, kv_seq, head_dim;
-    bool causal;
-  };
   const Shape shapes[] = {{2, 6, 2, 37, 53, 64, false},   {2, 6, 2, 37, 53, 64, true},
                           {1, 2, 2, 200, 200, 128, true}, {1, 4, 1, 130, 257, 128, true},
                           {1, 2, 1, 129, 300, 256, true}, {1, 2, 2, 300, 129, 256, false},
                           {2, 8, 2, 1, 1000, 64, true},   {2, 8, 2, 1, 1000, 128, false},
                           {1, 8, 2, 16, 1000, 128, true}, {1, 8, 8, 7, 4096, 64, true}};
-  const Variant& cudnn = yardsticks(Operation::attention)[0];
   for (const Shape& shape : shapes) {
-    for (const DType dtype : {DType::fp16, DType::bf16}) {
-      Problem p;
-      p.batch = shape.batch, p.heads = shape.heads, p.kv_heads = shape.kv_heads;
-      p.seq = shape.seq, p.kv_seq = shape.kv_seq, p.head_dim = shape.head_dim;
-      p.causal = shape.causal;
-      p.dtype = dtype;
-      p.scale = 0.3;
-      CAPTURE(to_string(p));
-      if (const std::string why = cudnn.refuse(p, device()); !why.empty()) {
-        MESSAGE("SKIP: " << to_string(p) << ": " << why);
-        continue;
-      }
-      Workbench bench(p, make_inputs(p, Distribution::normal, 1), cudnn.workspace(p));
-      const ErrorReport error = bench.check(cudnn);
-      CHECK_MESSAGE(error.ok, error.why);
+    for (const DType dtype : {DType::fp16, DType::bf16}) check_cudnn(problem_of(shape, dtype));
+  }
+}
+
+TEST_CASE("cuDNN with a length for each sequence, and with pages") {
+  const Shape shapes[] = {{3, 8, 2, 1, 1000, 64, false},
+                          {3, 8, 2, 1, 1000, 128, true},
+                          {3, 4, 4, 8, 1000, 128, false},
+                          {3, 4, 2, 130, 500, 64, false}};
+  for (const Shape& shape : shapes) {
+    for (const int page_size : {0, 16, 64}) {
+      Problem p = problem_of(shape, DType::fp16);
+      p.page_size = page_size;
+      p.kv_len = {shape.kv_seq, 131, 257};
+      check_cudnn(p);
+      p.kv_len = {};
+      check_cudnn(p);
     }
   }
 }

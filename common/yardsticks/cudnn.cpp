@@ -8,6 +8,7 @@
 #include <cuda_runtime_api.h>
 #include <cudnn_frontend.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/buffer.hpp"
 #include "common/dynamic_library.hpp"
 #include "common/error.hpp"
 
@@ -52,12 +54,14 @@ const Library& library() {
 }
 
 // The tensors' names in a plan.
-enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse };
+enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kQueries, kKeys, kPages };
 
 // cuDNN compiles a kernel for each problem; here it is, or why there is none.
 struct Plan {
   Problem problem;
   fe::graph::Graph graph;
+  // How many queries each sequence has, and keys where the problem does not say: [B] int.
+  DeviceBuffer queries, keys;
   std::int64_t workspace = 0;
   std::string why_not;
 
@@ -70,7 +74,16 @@ struct Plan {
     }
   }
 
+  bool has_lengths() const { return !problem.kv_len.empty() || problem.page_size > 0; }
+
  private:
+  DeviceBuffer on_every_sequence(int length) const {
+    const std::vector<int> lengths(problem.batch, length);
+    DeviceBuffer buffer(lengths.size() * sizeof(int), "lengths");
+    buffer.write(lengths.data(), buffer.size());
+    return buffer;
+  }
+
   // A contiguous tensor [batch, heads, rows, columns].
   static fe::graph::Tensor_attributes tensor(Uid uid, std::int64_t batch, std::int64_t heads,
                                              std::int64_t rows, std::int64_t columns) {
@@ -86,7 +99,9 @@ struct Plan {
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
     const auto like_q = tensor(kQ, p.batch, p.heads, p.seq, p.head_dim);
-    const auto like_k = tensor(kK, p.batch, p.kv_heads, p.kv_seq, p.head_dim);
+    const int page = p.page_size > 0 ? p.page_size : p.kv_seq;  // one a sequence
+    const std::int64_t pages = p.cache_elements() / (std::int64_t{p.kv_heads} * page * p.head_dim);
+    const auto like_k = tensor(kK, pages, p.kv_heads, page, p.head_dim);
     auto q = graph.tensor(like_q);
     auto k = graph.tensor(like_k);
     auto v = graph.tensor(fe::graph::Tensor_attributes(like_k).set_uid(kV));
@@ -94,8 +109,27 @@ struct Plan {
     fe::graph::SDPA_attributes options;
     options.set_attn_scale(static_cast<float>(p.scale)).set_generate_stats(true);
     if (p.causal && p.seq > 1) {  // a single query sees every key either way
-      options.set_diagonal_alignment(fe::DiagonalAlignment_t::BOTTOM_RIGHT)
-          .set_diagonal_band_right_bound(0);
+      // For Nq = Nkv the two are one mask, and cuDNN is up to 6 % faster when asked for top-left.
+      options.set_diagonal_band_right_bound(0).set_diagonal_alignment(
+          p.seq == p.kv_seq && p.kv_len.empty() ? fe::DiagonalAlignment_t::TOP_LEFT
+                                                : fe::DiagonalAlignment_t::BOTTOM_RIGHT);
+    }
+    if (has_lengths()) {
+      queries = on_every_sequence(p.seq);
+      keys = on_every_sequence(p.kv_seq);
+      const auto lengths = [&](Uid uid) {
+        return graph.tensor(tensor(uid, p.batch, 1, 1, 1).set_data_type(fe::DataType_t::INT32));
+      };
+      options.set_padding_mask(true)
+          .set_seq_len_q(lengths(kQueries))
+          .set_seq_len_kv(lengths(kKeys));
+    }
+    if (p.page_size > 0) {
+      const auto table = graph.tensor(
+          tensor(kPages, p.batch, 1, p.max_pages(), 1).set_data_type(fe::DataType_t::INT32));
+      options.set_paged_attention_k_table(table)
+          .set_paged_attention_v_table(table)
+          .set_paged_attention_max_seq_len_kv(p.kv_seq);
     }
     const auto [o, lse] = graph.sdpa(q, k, v, options);
     o->set_output(true).set_uid(kO).set_dim(like_q.get_dim()).set_stride(like_q.get_stride());
@@ -133,8 +167,14 @@ std::string refuse(const Problem& p, const DeviceInfo& device) {
     return "cuDNN's fused attention takes --dtype fp16 or bf16";
   }
   if (device.sm < 80) return "cuDNN's fused attention needs sm_80 or newer";
-  if (p.causal && p.seq > p.kv_seq) {
+  const int fewest = p.kv_len.empty() ? p.kv_seq : *std::ranges::min_element(p.kv_len);
+  if (fewest == 0) return "cuDNN wants at least one key in each sequence";
+  if (p.causal && p.seq > fewest) {
     return "cuDNN's causal mask wants at least as many keys as queries";
+  }
+  if (p.causal && p.seq > 1 && (!p.kv_len.empty() || p.page_size > 0)) {
+    return "with a causal mask and lengths or pages cuDNN (9.14, 9.19) lets what lies behind a "
+           "sequence's last key into the result";
   }
   if (!library().why_absent.empty()) return library().why_absent;
   return plan_for(p).why_not;
@@ -149,6 +189,11 @@ void attention(const Problem& problem, const Arguments& a, Stream stream) {
                                                    {kV, const_cast<void*>(a.v)},
                                                    {kO, a.out},
                                                    {kLse, a.lse}};
+  if (plan.has_lengths()) {
+    pointers[kQueries] = plan.queries.data();
+    pointers[kKeys] = a.kv_len ? const_cast<int*>(a.kv_len) : plan.keys.data();
+  }
+  if (problem.page_size > 0) pointers[kPages] = const_cast<int*>(a.page_table);
   fe::error_t error = {fe::error_code_t::HANDLE_ERROR, "cudnnSetStream failed"};
   if (fe::detail::set_stream(library().handle, stream) == CUDNN_STATUS_SUCCESS) {
     error = plan.graph.execute(library().handle, pointers, a.workspace);

@@ -94,6 +94,7 @@ std::span<const Variant> attention() {
                                       .idea = idea.c_str(),
                                       .prior = nullptr,
                                       .operation = Operation::attention,
+                                      .features = {.kv_len = true, .pages = true},
                                       .refuse = cudnn::refuse,
                                       .workspace = cudnn::workspace,
                                       .cost = cost_least,
