@@ -172,9 +172,9 @@ Cost cost(const Problem& p, double shared_bytes_a_score) {
   const Work work = minimum_work(p);
   const double scores = work.flops / (4.0 * p.head_dim);
   return {.tensor_flops = work.flops / kMmaShare,
+          .exponentials = scores,
           .dram_bytes = work.bytes,
-          .shared_wavefronts = scores * shared_bytes_a_score / 128,
-          .exponentials = scores};
+          .shared_wavefronts = scores * shared_bytes_a_score / 128};
 }
 
 // [snippet costs]
