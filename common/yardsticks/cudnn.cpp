@@ -172,9 +172,10 @@ std::string refuse(const Problem& p, const DeviceInfo& device) {
   if (p.causal && p.seq > fewest) {
     return "cuDNN's causal mask wants at least as many keys as queries";
   }
-  if (p.causal && p.seq > 1 && (!p.kv_len.empty() || p.page_size > 0)) {
-    return "with a causal mask and lengths or pages cuDNN (9.14, 9.19) lets what lies behind a "
-           "sequence's last key into the result";
+  if (p.seq > 1 && (!p.kv_len.empty() || p.page_size > 0)) {
+    return "with lengths or pages and several queries cuDNN (9.14, 9.19) gives NaN where the "
+           "memory "
+           "behind a sequence's last key holds NaN";
   }
   if (!library().why_absent.empty()) return library().why_absent;
   return plan_for(p).why_not;
