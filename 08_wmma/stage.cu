@@ -55,57 +55,70 @@ struct V3 {
   }
 };
 
-// The last two take both dtypes, D 32 as well, and a smaller tile where a block cannot have the
-// shared memory of the large one.
+// The last two take both dtypes, D 32 as well, and three tiles: 32 queries a warp; 16 where that
+// would leave SMs without a block; and a small one where a block cannot have the shared memory.
 // [snippet choose]
-template <typename T>
+bool fills_the_device(const Problem& p, int block_m) {
+  return std::int64_t{p.batch} * p.heads * ceil_div(p.seq, block_m) >= device().sms;
+}
+
+template <typename T, int D, int BLOCKS_PER_SM>
 void launch_longest_first(const Problem& p, const Arguments& a, Stream stream) {
   constexpr bool VECTORS = true;
   constexpr int HEADS = kHeadsTogether;
-  const std::size_t limit = device().shared_per_block;
-  if (p.head_dim == 32) {
-    launch_v3<T, 32, 4, 32, 64, 3, VECTORS, HEADS>(p, a, stream);
-  } else if (p.head_dim == 64) {
-    TileV3<T, 64, 4, 32, 64>::shared() <= limit
-        ? launch_v3<T, 64, 4, 32, 64, 3, VECTORS, HEADS>(p, a, stream)
-        : launch_v3<T, 64, 4, 32, 32, 3, VECTORS, HEADS>(p, a, stream);
+  if (TileV3<T, D, 4, 32, 64>::shared() > device().shared_per_block) {
+    launch_v3<T, D, 4, 16, 32, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
+  } else if (fills_the_device(p, 4 * 32)) {
+    launch_v3<T, D, 4, 32, 64, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
   } else {
-    TileV3<T, 128, 4, 32, 64>::shared() <= limit
-        ? launch_v3<T, 128, 4, 32, 64, 2, VECTORS, HEADS>(p, a, stream)
-        : launch_v3<T, 128, 4, 16, 32, 2, VECTORS, HEADS>(p, a, stream);
+    launch_v3<T, D, 4, 16, 64, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
   }
 }
 
-template <typename T>
+template <typename T, int D, int BLOCKS_PER_SM>
 void launch_asked_layout(const Problem& p, const Arguments& a, Stream stream) {
-  const std::size_t limit = device().shared_per_block;
-  if (p.head_dim == 32) {
-    launch_v4<T, 32, 4, 32, 64, 3>(p, a, stream);
-  } else if (p.head_dim == 64) {
-    launch_v4<T, 64, 4, 32, 64, 3>(p, a, stream);
+  if (TileV4<T, D, 4, 32, 64>::shared() > device().shared_per_block) {
+    launch_v4<T, D, 2, 32, 32, BLOCKS_PER_SM>(p, a, stream);
+  } else if (fills_the_device(p, 4 * 32)) {
+    launch_v4<T, D, 4, 32, 64, BLOCKS_PER_SM>(p, a, stream);
   } else {
-    TileV4<T, 128, 4, 32, 64>::shared() <= limit ? launch_v4<T, 128, 4, 32, 64, 2>(p, a, stream)
-                                                 : launch_v4<T, 128, 2, 32, 32, 2>(p, a, stream);
+    launch_v4<T, D, 4, 16, 64, BLOCKS_PER_SM>(p, a, stream);
   }
 }
 // [/snippet]
 
 // The least shared memory they can do with: a T4 has it.
 constexpr std::size_t kSmallest = 64 * 1024;
-static_assert(TileV3<__half, 32, 4, 32, 64>::shared() <= kSmallest);
-static_assert(TileV3<__half, 64, 4, 32, 32>::shared() <= kSmallest);
 static_assert(TileV3<__half, 128, 4, 16, 32>::shared() <= kSmallest);
-static_assert(TileV4<__half, 64, 4, 32, 64>::shared() <= kSmallest);
 static_assert(TileV4<__half, 128, 2, 32, 32>::shared() <= kSmallest);
 
+// Calls f<T, D, BLOCKS_PER_SM>(): as many blocks on an SM as their registers allow.
+template <typename F>
+void for_dtype_and_dim(const Problem& p, F f) {
+  const auto for_dim = [&]<typename T>() {
+    switch (p.head_dim) {
+      case 32:
+        return f.template operator()<T, 32, 3>();
+      case 64:
+        return f.template operator()<T, 64, 3>();
+      default:
+        return f.template operator()<T, 128, 2>();
+    }
+  };
+  p.dtype == DType::fp16 ? for_dim.template operator()<__half>()
+                         : for_dim.template operator()<__nv_bfloat16>();
+}
+
 void launch_longest_first_any(const Problem& p, const Arguments& a, Stream stream) {
-  p.dtype == DType::fp16 ? launch_longest_first<__half>(p, a, stream)
-                         : launch_longest_first<__nv_bfloat16>(p, a, stream);
+  for_dtype_and_dim(p, [&]<typename T, int D, int BLOCKS_PER_SM>() {
+    launch_longest_first<T, D, BLOCKS_PER_SM>(p, a, stream);
+  });
 }
 
 void launch_asked_layout_any(const Problem& p, const Arguments& a, Stream stream) {
-  p.dtype == DType::fp16 ? launch_asked_layout<__half>(p, a, stream)
-                         : launch_asked_layout<__nv_bfloat16>(p, a, stream);
+  for_dtype_and_dim(p, [&]<typename T, int D, int BLOCKS_PER_SM>() {
+    launch_asked_layout<T, D, BLOCKS_PER_SM>(p, a, stream);
+  });
 }
 
 // --- what is refused ----------------------------------------------------------------------------

@@ -221,8 +221,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
           }
         }
         const float m_new = row_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
-        reference[h] = m_new == -INFINITY ? 0 : scale * m_new;
-        factor[h] = fast_exp2(scale * m[band][h] - reference[h]);
+        const float finite_m = m_new == -INFINITY ? 0 : m_new;
+        factor[h] = fast_exp2(scale * (m[band][h] - finite_m));
+        reference[h] = scale * finite_m;
         m[band][h] = m_new;
         shrinks |= factor[h] != 1;
       }

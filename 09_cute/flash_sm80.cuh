@@ -27,8 +27,10 @@ using cute::Tensor;  // not al::Tensor
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
 // [snippet config]
-template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_>
+template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_,
+          int FLAGS_ = 0, int MIN_BLOCKS_ = 1>
 struct Sm80Config {
+  static constexpr int FLAGS = FLAGS_, MIN_BLOCKS = MIN_BLOCKS_;
   using T = T_;
   static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_, WARPS = WARPS_;
   static constexpr int THREADS = 32 * WARPS;
@@ -48,6 +50,11 @@ struct Sm80Config {
   using SmemVt = decltype(composition(
       SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
 
+  using SmemK2 = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, _2>{}));
+  using SmemVt2 = decltype(composition(
+      SmemK2{},
+      Layout<Shape<Int<D>, Int<BLOCK_N>, _2>, Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
+
   // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
   // two instructions' worth of B.
   using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
@@ -61,6 +68,9 @@ struct Sm80Config {
   using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
                                          Layout<Shape<_1, _8>>{}));
 
+  static constexpr std::size_t shared2() {
+    return shared_bytes<T[BLOCK_M * D], T[2 * BLOCK_N * D], T[2 * BLOCK_N * D]>();
+  }
   static constexpr std::size_t shared() {
     return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
   }
@@ -99,6 +109,19 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
   return y;
 }
 
+// Are these values finite? 0 · x is 0 then, and NaN for an infinity or a NaN.
+template <typename Engine, typename Layout>
+__device__ __forceinline__ bool all_finite(const Tensor<Engine, Layout>& x) {
+  using T = typename Engine::value_type;
+  using T2 = std::conditional_t<std::is_same_v<T, half_t>, __half2, __nv_bfloat162>;
+  const Tensor pairs = recast<const T2>(x);
+  const T2 zero{};
+  T2 sum{};
+#pragma unroll
+  for (int i = 0; i < size(pairs); ++i) sum = __hfma2(zero, pairs(i), sum);
+  return sum.x == zero.x && sum.y == zero.y;
+}
+
 // Starts to copy a tile of which `rows` rows exist; the others become zeros. `where`: the row and
 // column of each element that this thread copies.
 template <int ROWS, typename Load, typename Source, typename Target, typename Where>
@@ -121,21 +144,22 @@ template <bool FETCH_A, typename Mma, typename C, typename A, typename AFrom, ty
 __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const ACopy& copy_A,
                                          const AFrom& A_from, ATo&& A_to, const B& b,
                                          const BCopy& copy_B, const BFrom& B_from, BTo&& B_to) {
-  const auto fetch = [&](auto k) {
+  const auto fetch = [&](int k) {
     if constexpr (FETCH_A) copy(copy_A, A_from(_, _, k), A_to(_, _, k));
     copy(copy_B, B_from(_, _, k), B_to(_, _, k));
   };
   constexpr int SLICES = decltype(size<2>(a))::value;
-  fetch(Int<0>{});
-  for_each(make_int_sequence<SLICES>{}, [&](auto k) {
-    if constexpr (k + 1 < SLICES) fetch(Int<k + 1>{});
+  fetch(0);
+#pragma unroll
+  for (int k = 0; k < SLICES; ++k) {
+    if (k + 1 < SLICES) fetch(k + 1);
     gemm(mma, a(_, _, k), b(_, _, k), c);
-  });
+  }
 }
 
 // [snippet kernel]
 template <typename Config>
-__global__ void __launch_bounds__(Config::THREADS)
+__global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     flash_sm80(const typename Config::T* Q, const typename Config::T* K,
                const typename Config::T* V, typename Config::T* O, float* LSE, KernelShape shape,
                TileOrder order) {
@@ -214,11 +238,15 @@ __global__ void __launch_bounds__(Config::THREADS)
   Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
   Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
   constexpr int ROWS = decltype(size<0>(O_rows))::value;  // of this thread
+  const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
+  const Tensor where_O = make_tensor(tOcO.data(), as_rows_and_columns(tOcO.layout()));
   float m[ROWS], l[ROWS];  // largest score, before it is scaled; this thread's part of the sum
   clear(tOrO);
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) m[r] = -INF, l[r] = 0;
-  const float scale_log2 = shape.scale * float(M_LOG2E);
+  // exp(scale · s) = 2^(scale_log2 · s). A larger product is a larger score: where the scale is
+  // negative, Q's sign is turned. Not quite zero where the scale is: 0 · -inf is NaN.
+  const float scale_log2 = fmaxf(fabsf(shape.scale) * float(M_LOG2E), 1e-30f);
 
   // One tile of keys. MASKED: some row does not see all of it.
   const auto step = [&](auto masked, int j) {
@@ -236,7 +264,12 @@ __global__ void __launch_bounds__(Config::THREADS)
     Tensor S = make_tensor(tSrS.data(), as_rows_and_columns(tSrS.layout()));  // (rows, columns)
 
     cp_async_wait<0>();
-    __syncthreads();  // V tile j is complete; everyone is done reading K
+    bool V_finite = true;
+    if constexpr (MASKED) {
+      V_finite = __syncthreads_and(all_finite(tVsV));
+    } else {
+      __syncthreads();
+    }  // V tile j is complete; everyone is done reading K
     if (j > 0) load_K(j - 1);
 
     if constexpr (MASKED) {
@@ -266,7 +299,7 @@ __global__ void __launch_bounds__(Config::THREADS)
       grown |= m_new[r] > m[r];
     }
     // Seldom, after the first tiles: a row's maximum has grown, what is summed up shrinks.
-    if (__any_sync(0xffffffff, grown)) {
+    if ((Config::FLAGS & 4) || __any_sync(0xffffffff, grown)) {
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {
         // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
@@ -289,6 +322,31 @@ __global__ void __launch_bounds__(Config::THREADS)
       }
     }
 
+    // The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
+    // NaN. So infinities and NaNs go by hand to the rows that see them, and are zero from then on.
+    if (MASKED && !V_finite) {
+#pragma unroll 1
+      for (int key = 0; key < BLOCK_N; ++key) {
+#pragma unroll
+        for (int d = 0; d < size<1>(O_rows); ++d) {
+          const float v = static_cast<float>(sV(key, get<1>(where_O(0, d))));
+          if (v - v == 0) continue;  // finite
+#pragma unroll
+          for (int r = 0; r < ROWS; ++r) {
+            const int visible = shape.visible_keys(row0 + get<0>(where_O(r, 0))) - j * BLOCK_N;
+            if (key < visible) O_rows(r, d) += v;
+          }
+        }
+      }
+      __syncthreads();  // everyone has seen them
+#pragma unroll
+      for (int i = 0; i < size(tVsV); ++i) {
+        const float v = static_cast<float>(tVsV(i));
+        if (v - v != 0) tVsV(i) = T(0.0f);
+      }
+      __syncthreads();  // they are gone
+    }
+
     // O += P V: what was the result of one product is the operand of the next, in the same lanes.
     const Tensor P = rounded<T>(tSrS);
     const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
@@ -296,9 +354,15 @@ __global__ void __launch_bounds__(Config::THREADS)
   };
 
   if (tiles > 0) {
-    load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), load_thread.partition_D(sQ),
+    Tensor tQsQ = load_thread.partition_D(sQ);
+    load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), tQsQ,
                        load_thread.partition_S(make_identity_tensor(TileQ{})), rows);
     load_K(tiles - 1);
+    if (shape.scale < 0) {
+      cp_async_wait<0>();
+      Tensor pairs = recast<std::uint32_t>(tQsQ);
+      for (int i = 0; i < size(pairs); ++i) pairs(i) ^= 0x80008000;
+    }
   }
   int j = tiles - 1;
 #pragma unroll 1
@@ -306,9 +370,7 @@ __global__ void __launch_bounds__(Config::THREADS)
 #pragma unroll 1
   for (; j >= 0; --j) step(false_type{}, j);
 
-  // Epilogue: O / l, LSE = m · scale + ln l.
-  const Tensor tScO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
-  const Tensor where = make_tensor(tScO.data(), as_rows_and_columns(tScO.layout()));
+    // Epilogue: O / l, LSE = m · scale + ln l.
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
     l[r] += __shfl_xor_sync(0xffffffff, l[r], 1);
@@ -316,10 +378,10 @@ __global__ void __launch_bounds__(Config::THREADS)
     const float one_over_l = l[r] == 0 ? 0 : 1 / l[r];  // 0: the row sees no key
 #pragma unroll
     for (int d = 0; d < size<1>(O_rows); ++d) O_rows(r, d) *= one_over_l;
-    const int row = get<0>(where(r, 0));
-    if (LSE && get<1>(where(r, 0)) == 0 && row < rows) {
+    const int row = get<0>(where_O(r, 0));
+    if (LSE && get<1>(where_O(r, 0)) == 0 && row < rows) {
       LSE[std::size_t(bh) * shape.Nq + row0 + row] =
-          l[r] == 0 ? -INF : m[r] * shape.scale + logf(l[r]);
+          l[r] == 0 ? -INF : m[r] * fabsf(shape.scale) + logf(l[r]);
     }
   }
 
@@ -337,10 +399,10 @@ __global__ void __launch_bounds__(Config::THREADS)
   const auto store_thread = store.get_thread_slice(thread);
   const Tensor tOsO = store_thread.partition_S(sO);
   Tensor tOgO = store_thread.partition_D(gO);
-  const Tensor tOcO = store_thread.partition_S(make_identity_tensor(TileQ{}));
+  const Tensor tOcO_store = store_thread.partition_S(make_identity_tensor(TileQ{}));
 #pragma unroll
   for (int r = 0; r < size<1>(tOsO); ++r) {
-    if (get<0>(tOcO(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
+    if (get<0>(tOcO_store(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
   }
 }
 // [/snippet]

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "03_pv/stage.hpp"
+#include "05_epilogue_norm_v2/stage.hpp"
 #include "09_cute/flash_sm80.hpp"
 
 namespace al {
@@ -19,7 +19,6 @@ std::string refuse_shape(const Problem& p) {
            " has no tensor core instruction of this precision";
   if (p.head_dim != 32 && p.head_dim != 64 && p.head_dim != 128 && p.head_dim != 256)
     return "it is compiled for head dimensions 32, 64, 128 and 256";
-  if (!(p.scale > 0)) return "it takes the maximum before it scales, so the scale must be above 0";
   if (std::int64_t{std::max(p.seq, p.kv_seq)} * p.head_dim > INT32_MAX)
     return "one head's Q or K would have more than 2^31 - 1 elements";
   if (std::int64_t{p.batch} * p.heads * (p.seq / 64 + 1) > INT32_MAX)
@@ -70,7 +69,7 @@ int best(const Problem&, const DeviceInfo&) { return 0; }
 const Stage stage_09_cute{.name = "09_cute",
                           .title = "CuTe: what Ampere can do, then what Hopper can do",
                           .operation = Operation::attention,
-                          .prior = &stage_03_pv,
+                          .prior = &stage_05_epilogue_norm_v2,
                           .variants = kVariants,
                           .best = best,
                           .yardsticks = {}};

@@ -122,7 +122,7 @@ bool prepare(Worker& w, Request& r, const void* shared_side, unsigned alignment)
 }
 
 bool prepare_box(Worker& w, Request& r, const TensorMap& map, const int* x, int rank,
-                 const void* shared_side) {
+                 const void* shared_side, bool stores) {
   const std::string who =
       "  thread:  " + w.name(w.current, true) + " at " + to_string(r.where) + "\n";
   const std::optional<TensorBox> box = read_tensor_map(map);
@@ -137,6 +137,15 @@ bool prepare_box(Worker& w, Request& r, const TensorMap& map, const int* x, int 
                       ", and of the map's "
                       "dimensions, " +
                       std::to_string(box->rank));
+  }
+  if (x[0] * box->element % 16 != 0) {
+    return w.fail(
+        "tensor box that starts between 16-byte parts", who,
+        "the first coordinate, " + std::to_string(x[0]) + ": in bytes it must be a multiple of 16");
+  }
+  if (stores && std::any_of(x, x + rank, [](int i) { return i < 0; })) {
+    return w.fail("tensor store to a negative coordinate", who,
+                  "the coordinates: a load may begin before the tensor, a store may not");
   }
   r.box = *box;
   r.bytes = box->bytes();
@@ -233,14 +242,15 @@ void tma_load(void* to_shared, const TensorMap& map, std::uint64_t* barrier, con
               Where where) {
   const Entered entered;
   Request r{{}, 0, 0, {}, number(__builtin_return_address(0)), where};
-  if (prepare_box(entered.worker, r, map, x, rank, to_shared))
+  if (prepare_box(entered.worker, r, map, x, rank, to_shared, false))
     start_load(entered.worker, r, barrier);
 }
 
 void tma_store(const TensorMap& map, const void* from_shared, const int* x, int rank, Where where) {
   const Entered entered;
   Request r{{}, 0, 0, {}, number(__builtin_return_address(0)), where};
-  if (prepare_box(entered.worker, r, map, x, rank, from_shared)) start_store(entered.worker, r);
+  if (prepare_box(entered.worker, r, map, x, rank, from_shared, true))
+    start_store(entered.worker, r);
 }
 
 void bulk_store_commit() {
@@ -265,18 +275,22 @@ void bulk_store_wait(std::size_t newer_groups, Where where) {
   }
 }
 
-void Worker::check_stores_waited_for() {
+void Worker::check_nothing_owed() {
+  const std::string who = "  thread:  " + name(current, true) + "\n";
   const auto found = async.store_groups.find(current);
-  if (found == async.store_groups.end()) return;
-  const StoreGroups& groups = found->second;
   const auto empty = [](const std::vector<std::size_t>& group) { return group.empty(); };
-  if (groups.open.empty() && std::all_of(groups.committed.begin(), groups.committed.end(), empty)) {
-    return;
+  if (found != async.store_groups.end() &&
+      !(found->second.open.empty() &&
+        std::all_of(found->second.committed.begin(), found->second.committed.end(), empty))) {
+    fail("thread ends without waiting for its bulk stores", who,
+         "bulk_store_commit() and bulk_store_wait_read<0>(): shared memory must live until the "
+         "stores have read it");
   }
-  fail(
-      "thread ends without waiting for its bulk stores", "  thread:  " + name(current, true) + "\n",
-      "bulk_store_commit() and bulk_store_wait_read<0>(): shared memory must live until the stores "
-      "have read it");
+  if (async.warpgroups.empty()) return;
+  for (const Accumulators& d : async.warpgroups[current / kGroupThreads].accumulators) {
+    if (!d.d[current % kGroupThreads]) continue;
+    fail("thread ends without waiting for its wgmma", who, "wgmma_commit() and wgmma_wait<0>()");
+  }
 }
 
 }  // namespace al::emulator

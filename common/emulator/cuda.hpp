@@ -55,6 +55,8 @@ T shuffle_value(Shuffle kind, unsigned mask, T value, int argument, int width, W
   return value;
 }
 
+std::size_t shared_offset(const void* pointer);  // in the block's shared memory
+
 void fence();  // __threadfence: what this block has written may be announced by an atomic
 
 // The atomic operations, defined in atomics.cpp for int, unsigned, unsigned long long, and float
@@ -145,6 +147,10 @@ inline void __threadfence_block() {}
 inline void __threadfence() { al::emulator::fence(); }
 inline void __threadfence_system() { al::emulator::fence(); }
 
+inline std::size_t __cvta_generic_to_shared(const void* pointer) {
+  return al::emulator::shared_offset(pointer);
+}
+
 template <typename T>
 __forceinline__ T __ldg(const T* address) {
   return *address;
@@ -200,6 +206,15 @@ inline float __fmul_rn(float x, float y) { return x * y; }
 inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
 inline float __saturatef(float x) { return x > 0 ? std::min(x, 1.0f) : 0.0f; }
 
+// Nibble i of `selector` says which of eight bytes, a's and then b's, becomes byte i.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i) {
+    chosen |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  }
+  return chosen;
+}
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }

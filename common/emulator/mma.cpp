@@ -1,5 +1,5 @@
-// mma.sync. The fragments of 32 lanes are put together to whole matrices, multiplied, and dealt out
-// again: see common/ptx/mma.cuh for who holds what.
+// mma.sync and movmatrix. The fragments of 32 lanes are put together to whole matrices, multiplied,
+// and dealt out again: see common/ptx/mma.cuh for who holds what.
 #include "common/emulator/decode.hpp"
 #include "common/emulator/tensor_core.hpp"
 
@@ -57,5 +57,24 @@ template float4 mma<__half>(float4, uint4, uint2, Where);
 template float4 mma<__nv_bfloat16>(float4, uint4, uint2, Where);
 template float4 mma<__nv_fp8_e4m3>(float4, uint4, uint2, Where);
 template float4 mma<__nv_fp8_e5m2>(float4, uint4, uint2, Where);
+
+std::uint32_t movmatrix_trans(std::uint32_t rows, Where where) {
+  // Row r, columns 2c and 2c + 1, are in lane 4r + c.
+  static constexpr Collective kTranspose = {
+      "movmatrix", [](void* const(&lanes)[32]) {
+        std::uint32_t all[32];
+        for (int lane = 0; lane < 32; ++lane) all[lane] = *static_cast<std::uint32_t*>(lanes[lane]);
+        const auto element = [&](int row, int column) {
+          return all[4 * row + column / 2] >> column % 2 * 16 & 0xffff;
+        };
+        for (int lane = 0; lane < 32; ++lane) {
+          const int row = lane / 4, column = 2 * (lane % 4);
+          *static_cast<std::uint32_t*>(lanes[lane]) =
+              element(column, row) | element(column + 1, row) << 16;
+        }
+      }};
+  warp_collective(kTranspose, &rows, where);
+  return rows;
+}
 
 }  // namespace al::emulator

@@ -17,7 +17,7 @@ void Worker::thread_main(void* worker) {
   running = &w;
   w.launch->grid.entry(w.launch->grid.body);
   running = nullptr;
-  w.check_stores_waited_for();
+  w.check_nothing_owed();
   w.current_thread().state = State::exited;
   --w.alive_;
   w.current_thread().fiber.suspend(true);

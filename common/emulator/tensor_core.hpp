@@ -32,6 +32,8 @@ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::
 uint4 ldmatrix(const void* row, int matrices, bool transposed, Where where);
 void stmatrix(void* row, uint4 registers, int matrices, bool transposed, Where where);
 
+std::uint32_t movmatrix_trans(std::uint32_t rows, Where where);
+
 template <int MATRICES>
 __forceinline__ void ldmatrix(std::uint32_t (&r)[MATRICES], const void* row, bool transposed,
                               Where where) {
