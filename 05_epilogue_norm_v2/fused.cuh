@@ -35,7 +35,7 @@ enum Change : unsigned {
   kEarlyExit = 4,      // stop at the last key that the tile's last row sees
   kTwoPass = 8,        // tiles without hidden keys first, in a loop that has no mask
   kLongestFirst = 16,  // blocks with the most keys start first
-  kConflictFree = 32,  // pad P, and deal K's copies so that their stores spread over the banks
+  kPaddedP = 32,       // pad P, so that its stores spread over the banks
   kPrefetch = 64,      // start the next copy before multiplying this chunk
   kSkipRescale = 128,  // leave O as it is while no maximum has grown by more than a factor of 2^8
   kAllChanges = 255
@@ -84,7 +84,7 @@ struct FusedTile {
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   // What is summed over comes first: a product is a sum of outer products, column by row.
   using Q_tile = float[D][BLOCK_M];
-  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kConflictFree ? 4 : 0);
+  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kPaddedP ? 4 : 0);
   using P_tile = float[BLOCK_N][P_WIDTH];
   union KV_chunk {
     float K[BLOCK_D][BLOCK_N];
@@ -116,9 +116,9 @@ __device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
   }
 }
 
-// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS chunk that are this thread's: the n-th holds
-// elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row, or with DOWN in a
-// column.
+// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS matrix that are this thread's: the n-th
+// holds elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row or, with
+// DOWN, in a column: what they then store transposed lies side by side.
 template <int ROWS, int COLUMNS, int VEC, int THREADS, bool DOWN, typename F>
 __device__ __forceinline__ void for_my_vectors(F f) {
   constexpr int ALONG = COLUMNS / VEC;  // vectors in a row
@@ -158,11 +158,11 @@ __device__ __forceinline__ void widen_chunk(float (&smem)[ROWS][COLUMNS],
   });
 }
 
-// … or transposed. Lanes that go down the rows of K store next to each other here.
-template <typename Tile, bool DOWN, int COLUMNS, int ROWS>
+// … or transposed.
+template <typename Tile, int COLUMNS, int ROWS>
 __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
                                                  const typename Tile::Narrow_chunk& narrow) {
-  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, DOWN>([&](int n, int r, int c) {
+  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, true>([&](int n, int r, int c) {
     float x[Tile::VEC];
     widen(x, narrow[n][threadIdx.x]);
 #pragma unroll
@@ -172,10 +172,10 @@ __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
 // [/snippet]
 
 // The first `rows` rows of Q, times `factor` and transposed; the others become zero.
-template <typename Tile, bool DOWN, typename T>
+template <typename Tile, typename T>
 __device__ __forceinline__ void load_Q(typename Tile::Q_tile& smem, const T* Q, int rows,
                                        float factor) {
-  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, DOWN>([&](int, int r, int c) {
+  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, true>([&](int, int r, int c) {
     float x[Tile::VEC] = {};
     if (r < rows) widen(x, Q + (r * Tile::D + c));
 #pragma unroll
@@ -212,7 +212,10 @@ __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a
         if (k >= visible(m)) continue;
       }
 #pragma unroll
-      for (int n = 0; n < TN; ++n) C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      for (int x = 0; x < TN; ++x) {
+        const int n = m % 2 == 0 ? x : TN - 1 - x;
+        C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      }
     }
   }
 }
@@ -254,7 +257,6 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   constexpr bool EPILOGUE_NORM = Tile::CHANGES & kEpilogueNorm, EXP2 = Tile::CHANGES & kExp2,
                  EARLY_EXIT = Tile::CHANGES & kEarlyExit, TWO_PASS = Tile::CHANGES & kTwoPass,
                  LONGEST_FIRST = Tile::CHANGES & kLongestFirst,
-                 CONFLICT_FREE = Tile::CHANGES & kConflictFree,
                  PREFETCH = Tile::CHANGES & kPrefetch, SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
   const int tiles = ceil_div(shape.Nq, BLOCK_M), heads = gridDim.x / tiles;
   const int bh = LONGEST_FIRST ? blockIdx.x % heads : blockIdx.x / tiles;
@@ -285,14 +287,13 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   const int last_sees = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
   const int keys = EARLY_EXIT ? last_sees : shape.Nkv;
   const auto start_K = [&](int j0, int d0) {
-    start_copy<Tile, BLOCK_N, BLOCK_D, CONFLICT_FREE>(narrow, K_head + (j0 * D + d0),
-                                                      shape.Nkv - j0);
+    start_copy<Tile, BLOCK_N, BLOCK_D, true>(narrow, K_head + (j0 * D + d0), shape.Nkv - j0);
   };
   const auto start_V = [&](int j) {
     start_copy<Tile, BLOCK_K, D, false>(narrow, V_head + j * D, shape.Nkv - j);
   };
   if (PREFETCH && keys > 0) start_K(0, 0);
-  load_Q<Tile, CONFLICT_FREE>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? shape.scale * kLog2e : 1);
+  load_Q<Tile>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? shape.scale * kLog2e : 1);
   int b = 0;  // the buffer of the next chunk
 
   // Takes in keys j0 … j0 + BLOCK_N - 1. MASKED: some row may not see all of them.
@@ -308,7 +309,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     for (int d0 = 0; d0 < D; d0 += BLOCK_D, b ^= 1) {
       if (!PREFETCH) start_K(j0, d0);
       cp_async_wait<0>();  // this thread's part has arrived
-      widen_transposed<Tile, CONFLICT_FREE>(KV_smem[b].K, narrow);
+      widen_transposed<Tile>(KV_smem[b].K, narrow);
       __syncthreads();  // the chunk is complete; everyone is done reading the one before
       if (PREFETCH) d0 + BLOCK_D < D ? start_K(j0, d0 + BLOCK_D) : start_V(j0);
       multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
