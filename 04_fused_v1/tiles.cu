@@ -45,32 +45,20 @@ struct Point {
   }
 };
 
-// Calls f.operator()<Point>() for the problem's head dim.
-template <int BLOCK_M, int BLOCK_N, int TM, int TN, typename F>
-auto at_head_dim(const Problem& p, F f) {
-  switch (p.head_dim) {
-    case 16:
-      return f.template operator()<Point<16, BLOCK_M, BLOCK_N, TM, TN>>();
-    case 32:
-      return f.template operator()<Point<32, BLOCK_M, BLOCK_N, TM, TN>>();
-    case 64:
-      return f.template operator()<Point<64, BLOCK_M, BLOCK_N, TM, TN>>();
-    case 128:
-      return f.template operator()<Point<128, BLOCK_M, BLOCK_N, TM, TN>>();
-    default:
-      return f.template operator()<Point<256, BLOCK_M, BLOCK_N, TM, TN>>();
-  }
-}
-
 template <int BLOCK_M, int BLOCK_N, int TM, int TN>
 std::string refuse(const Problem& p, const DeviceInfo& device) {
-  return at_head_dim<BLOCK_M, BLOCK_N, TM, TN>(p,
-                                               [&]<typename P>() { return P::refuse(p, device); });
+  std::string why;
+  dispatch_head_dim(p.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+    why = Point<D, BLOCK_M, BLOCK_N, TM, TN>::refuse(p, device);
+  });
+  return why;
 }
 
 template <int BLOCK_M, int BLOCK_N, int TM, int TN>
 void launch(const Problem& p, const Arguments& a, Stream stream) {
-  at_head_dim<BLOCK_M, BLOCK_N, TM, TN>(p, [&]<typename P>() { P::launch(p, a, stream); });
+  dispatch_head_dim(p.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+    Point<D, BLOCK_M, BLOCK_N, TM, TN>::launch(p, a, stream);
+  });
 }
 
 // `TM` x `TN` scores a thread decide the threads. Names live as long as the program.

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include "common/dispatch.cuh"
@@ -447,5 +448,27 @@ void launch_fused(const Problem& p, const Arguments& a, Stream stream) {
     launch_tile<FusedTile<T, D, BLOCK_M, BLOCK_N, TM, TN, CHANGES>>(p, a, stream);
   });
 }
+
+// [snippet choose]
+// A large tile reuses most …
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using LargeTile = FusedTile<T, D, 128,
+                            D == 16    ? 32
+                            : D == 128 ? 128
+                                       : 64,
+                            8, D == 256 ? 4 : 8, CHANGES>;
+
+// … many small ones keep every SM busy.
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using SmallTile = FusedTile < T,
+      D, 32, D == 16 ? 32 : 64, 4, D<64 ? 8 : 4, CHANGES>;
+
+// Large, if the SMs have the shared memory and each of them gets 256 threads.
+template <typename Large>
+bool choose_large(const Problem& p, const DeviceInfo& device) {
+  const std::int64_t blocks = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Large::BLOCK_M);
+  return Large::shared() <= device.shared_per_block && blocks * Large::THREADS >= 256 * device.sms;
+}
+// [/snippet]
 
 }  // namespace al::fused2
