@@ -80,7 +80,7 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through two buffers in chunks: one is multiplied while the next one arrives.
-  static constexpr int CHUNK = D > 128 ? 2048 : 4096;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 ? 2048 : 4096;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   // What is summed over comes first: a product is a sum of outer products, column by row.
@@ -294,19 +294,16 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     start_copy<Tile, BLOCK_K, D, false>(narrow, V_head + j * D, shape.Nkv - j);
   };
   if (PREFETCH && keys > 0) start_K(0, 0);
-  load_Q<Tile>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? shape.scale * kLog2e : 1);
+  // The scale's sign goes into Q, so that the largest score is that of the largest product.
+  const float sign = shape.scale > 0 ? 1.0f : shape.scale < 0 ? -1.0f : 0.0f;
+  load_Q<Tile>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? sign : 1.0f);
+  const float to_exponent = EXP2 && sign != 0 ? fabsf(shape.scale) * kLog2e : 1.0f;
   int b = 0;  // the buffer of the next chunk
 
   // Takes in keys j0 … j0 + BLOCK_N - 1. MASKED: some row may not see all of them.
   const auto take_in = [&]<bool MASKED>(std::bool_constant<MASKED>, int j0) {
-    // S = Q Kᵀ  [BLOCK_M, BLOCK_N], less what is to be subtracted from it
-    const auto start = [&](int m) { return SKIP_RESCALE ? finite(m_rmem[m]) : 0.0f; };
-    float S_rmem[TM][TN];
-#pragma unroll
-    for (int m = 0; m < TM; ++m) {
-#pragma unroll
-      for (int n = 0; n < TN; ++n) S_rmem[m][n] = -start(m);
-    }
+    // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
+    float S_rmem[TM][TN] = {};
     for (int d0 = 0; d0 < D; d0 += BLOCK_D, b ^= 1) {
       if (!PREFETCH) start_K(j0, d0);
       cp_async_wait<0>();  // this thread's part has arrived
@@ -320,32 +317,30 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     // m, l, P. Of this tile's keys, row m sees the first visible(m).
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
-    float largest = -INFINITY;
+    float alpha[TM], top[TM];  // top: a row's largest score, of this thread's keys
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      alpha[m] = 1, top[m] = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
         if (!EXP2) S_rmem[m][n] *= shape.scale;
         if (MASKED && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
-        largest = fmaxf(largest, S_rmem[m][n]);
+        top[m] = fmaxf(top[m], S_rmem[m][n]);
       }
     }
-    float alpha[TM];
+    bool grown = !SKIP_RESCALE;
+    if constexpr (SKIP_RESCALE) {
 #pragma unroll
-    for (int m = 0; m < TM; ++m) alpha[m] = 1;
-    if (!SKIP_RESCALE || j0 == 0 || __any_sync(0xffffffff, largest > 8)) {
+      for (int m = 0; m < TM; ++m) grown |= top[m] * to_exponent > m_rmem[m] + 8;
+      grown = __any_sync(0xffffffff, grown);
+    }
+    if (grown) {
 #pragma unroll
       for (int m = 0; m < TM; ++m) {
-        float m_new = S_rmem[m][0];
-#pragma unroll
-        for (int n = 1; n < TN; ++n) m_new = fmaxf(m_new, S_rmem[m][n]);
-        m_new = row_reduce<Tile>(m_new, [](float x, float y) { return fmaxf(x, y); });
-        m_new = fmaxf(m_rmem[m], m_new + start(m));
+        top[m] = row_reduce<Tile>(top[m], [](float x, float y) { return fmaxf(x, y); });
+        const float m_new = fmaxf(m_rmem[m], top[m] * to_exponent);
         alpha[m] = exponential<EXP2>(m_rmem[m] - finite(m_new));
-        const float more = finite(m_new) - start(m);  // to be subtracted
         m_rmem[m] = m_new;
-#pragma unroll
-        for (int n = 0; n < TN; ++n) S_rmem[m][n] -= more;
         if constexpr (EPILOGUE_NORM) {
           l_rmem[m] *= alpha[m];
 #pragma unroll
@@ -355,9 +350,12 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     }
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      const float minus_m = -finite(m_rmem[m]);
       float sum = 0;
 #pragma unroll
-      for (int n = 0; n < TN; ++n) sum += S_rmem[m][n] = exponential<EXP2>(S_rmem[m][n]);
+      for (int n = 0; n < TN; ++n) {
+        sum += S_rmem[m][n] = exponential<EXP2>(fmaf(S_rmem[m][n], to_exponent, minus_m));
+      }
       if constexpr (EPILOGUE_NORM) {
         l_rmem[m] += sum;  // of this thread's keys; the row's lanes add theirs up at the end
       } else {

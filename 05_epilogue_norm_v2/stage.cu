@@ -32,14 +32,20 @@ void launch_best(const Problem& p, const Arguments& a, Stream stream) {
 }
 
 std::string refuse(const Problem& p, const DeviceInfo& device) {
-  using Largest = SmallTile<float, 256>;  // of the small tiles
   if (p.operation != Operation::attention) return "it computes the whole of attention only";
-  if (std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Largest::BLOCK_M) > INT32_MAX)
+  if (std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 32) > INT32_MAX)
     return "the grid would have more than 2^31 - 1 blocks";
   if (std::int64_t{std::max(p.seq, p.kv_seq)} * p.head_dim > INT32_MAX)
     return "one head's Q, K or V would have more than 2^31 - 1 elements";
-  if (device.shared_per_block < Largest::shared())
-    return "a block needs " + std::to_string(Largest::shared() / 1024) + " KiB of shared memory";
+  std::size_t needed = 0;
+  dispatch(p.dtype, [&]<typename T>(T) {
+    dispatch_head_dim(p.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+      needed = SmallTile<T, D>::shared();
+    });
+  });
+  if (device.shared_per_block < needed)
+    return "a block needs " + std::to_string(needed / 1024) +
+           " KiB of shared memory, and there are " + std::to_string(device.shared_per_block / 1024);
   return "";
 }
 
