@@ -19,12 +19,14 @@ constexpr bool kHasWgmma = false;
 // D [64, N] (+)= A [64, 16] · B [N, 16]ᵀ by the 128 threads of a warpgroup, asynchronously. A and B
 // lie in shared memory, both with their K side by side ...
 template <typename T, int N>
-using WgmmaSS = decltype(cute::GMMA::ss_op_selector<T, T, float, cute::Shape<cute::_64, cute::Int<N>, cute::_16>>());
+using WgmmaSS =
+    decltype(cute::GMMA::ss_op_selector<T, T, float,
+                                        cute::Shape<cute::_64, cute::Int<N>, cute::_16>>());
 // ... or A in registers, and B in shared memory with its N side by side.
 template <typename T, int N>
-using WgmmaRS =
-    decltype(cute::GMMA::rs_op_selector<T, T, float, cute::Shape<cute::_64, cute::Int<N>, cute::_16>,
-                                        cute::GMMA::Major::K, cute::GMMA::Major::MN>());
+using WgmmaRS = decltype(cute::GMMA::rs_op_selector<T, T, float,
+                                                    cute::Shape<cute::_64, cute::Int<N>, cute::_16>,
+                                                    cute::GMMA::Major::K, cute::GMMA::Major::MN>());
 // Four 8 x 8 matrices from the registers of a warp, as WGMMA leaves them, to shared memory.
 using StMatrix = cute::SM90_U32x4_STSM_N;
 

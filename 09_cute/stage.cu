@@ -143,8 +143,8 @@ namespace cute_attention {
 
 TileOrder sm90_order(const Problem& p, int block_m, std::size_t row_bytes,
                      const DeviceInfo& device) {
-  return TileOrder(p.batch * p.heads, p.group(), ceil_div(p.seq, block_m),
-                   2 * row_bytes * p.kv_seq, device.l2_bytes);
+  return TileOrder(p.batch * p.heads, p.group(), ceil_div(p.seq, block_m), 2 * row_bytes * p.kv_seq,
+                   device.l2_bytes);
 }
 
 }  // namespace cute_attention
