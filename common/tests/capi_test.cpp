@@ -184,3 +184,55 @@ TEST_CASE("C interface: several threads run at once") {
   CHECK(lines == std::vector<int>(4, 0));
   for (const SmallScores& small : tensors) CHECK(small.result()[6] == 11);
 }
+
+// All scores are 0, so each row of O is the mean of the V that its sequence has.
+TEST_CASE("C interface: decoding with lengths and pages") {
+  constexpr int kPage = 16, kD = 64;
+  std::vector<float> values(3 * kPage * kD, std::nanf(""));  // 3 pages of one head
+  const auto row = [&](int page, int j) { return &values[(page * kPage + j) * kD]; };
+  for (int d = 0; d < kD; ++d) {
+    for (int j = 0; j < kPage; ++j) row(2, j)[d] = static_cast<float>(j);  // sequence 0: 0 … 15
+    row(0, 0)[d] = 33;                                                     // … and 33
+    row(1, 0)[d] = 5, row(1, 1)[d] = 7;                                    // sequence 1
+  }
+  const std::vector<float> zeros(values.size());
+  const std::vector<int32_t> table{2, 0, 1, -1}, lengths{17, 2};
+  DeviceBuffer q(4 * kD * kFloat, "Q"), k(values.size() * kFloat, "K"),
+      v(values.size() * kFloat, "V"), o(4 * kD * kFloat, "O"), lse(4 * kFloat, "LSE"),
+      pages(4 * 4, "page_table"), kv_len(2 * 4, "kv_len"), workspace(1 << 16, "workspace");
+  q.write(zeros.data(), q.size());
+  k.write(zeros.data(), k.size());
+  v.write(values.data(), v.size());
+  pages.write(table.data(), pages.size());
+  kv_len.write(lengths.data(), kv_len.size());
+  workspace.write(std::vector<std::byte>(workspace.size()).data(), workspace.size());
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_FP32;
+  a.batch = 2, a.heads = 2, a.kv_heads = 1, a.seq = 1, a.kv_seq = 20, a.head_dim = kD;
+  a.scale = 1;
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.o = o.data();
+  a.lse = static_cast<float*>(lse.data());
+  a.kv_len = static_cast<const int32_t*>(kv_len.data());
+  a.page_size = kPage;
+  a.max_pages = 1;
+  const auto decode = [&] { return said(al_run("07_flash_decoding", nullptr, &a, nullptr)); };
+  CHECK(decode() == "max_pages 1 is too small: 20 keys take 2 pages of 16.");
+  a.max_pages = 2;
+  CHECK(decode() == "page_table must not be NULL.");
+  a.page_table = static_cast<const int32_t*>(pages.data());
+  a.workspace = workspace.data(), a.workspace_bytes = workspace.size();
+  for (int run = 0; run < 2; ++run) {  // the second on the workspace that the first one left
+    o.poison();
+    CHECK(decode() == "");
+    std::vector<float> got(4 * kD), got_lse(4);
+    o.read(got.data(), o.size());
+    lse.read(got_lse.data(), lse.size());
+    for (int i = 0; i < 4; ++i) {
+      CHECK(got[i * kD] == doctest::Approx(i < 2 ? 153 / 17.0 : 6.0));
+      CHECK(got[i * kD + kD - 1] == got[i * kD]);
+      CHECK(got_lse[i] == doctest::Approx(std::log(i < 2 ? 17.0 : 2.0)));
+    }
+  }
+}
