@@ -55,8 +55,7 @@ struct Sm80Config {
   // Between global and shared memory: 16 bytes a thread, neighbours along a row.
   static constexpr int ROWS_AT_ONCE = THREADS / (BOX / 8);
   static_assert(BLOCK_M % ROWS_AT_ONCE == 0 && BLOCK_N % ROWS_AT_ONCE == 0);
-  using CopyThreads =
-      Layout<Shape<Int<ROWS_AT_ONCE>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
+  using CopyThreads = Layout<Shape<Int<ROWS_AT_ONCE>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
   using Load =
       decltype(make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
   using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
@@ -100,13 +99,14 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
   return y;
 }
 
-// The tensor cores multiply V also by the zeros in P of keys that a row does not see, and 0 · NaN is
-// NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more, key
-// by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run.
-// [snippet by_hand]
+// The tensor cores multiply V also by the zeros in P of keys that a row does not see, and 0 · NaN
+// is NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more,
+// key by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run. [snippet
+// by_hand]
 template <int D, typename T>
-__device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V, T* O, float* LSE,
-                                               int row0, int rows, KernelShape shape) {
+__device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V,
+                                                            T* O, float* LSE, int row0, int rows,
+                                                            KernelShape shape) {
   const int lane = threadIdx.x % 32;
   for (int i = row0 + threadIdx.x / 32; i < row0 + rows; i += blockDim.x / 32) {
     float m = -std::numeric_limits<float>::infinity(), l = 0, o[D / 32] = {};
@@ -155,9 +155,8 @@ __device__ __forceinline__ void load_tile(const Load& load, const Source& from, 
   }
 }
 
-// C += A Bᵀ, in slices of 16 along K. fetch(k) takes slice k of the operands from shared memory into
-// a and b; the next slice is on its way while this one is multiplied.
-// [snippet multiply]
+// C += A Bᵀ, in slices of 16 along K. fetch(k) takes slice k of the operands from shared memory
+// into a and b; the next slice is on its way while this one is multiplied. [snippet multiply]
 template <typename Mma, typename C, typename A, typename B, typename Fetch>
 __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const B& b,
                                          const Fetch& fetch) {
@@ -360,8 +359,10 @@ __global__ void __launch_bounds__(Config::THREADS)
 #pragma unroll 1
   for (; j >= 0; --j) step(false_type{}, j);
 
-  if (!V_finite) return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset,
-                                             O + q_offset, LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr, row0, rows, shape);
+  if (!V_finite)
+    return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset, O + q_offset,
+                                LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr, row0, rows,
+                                shape);
 
   // Epilogue: O / l, LSE = m · scale + ln l.
   const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
