@@ -10,6 +10,11 @@ foreach(stage ${stages})
   if(stage STREQUAL "02_softmax")
     string(PREPEND configs softmax_1k,softmax_4k,softmax_8k,)
   endif()
-  al_run(build/cuda/bin/${stage} --config ${configs} --dtype fp32,fp16 --causal --full
+  set(dtypes fp32,fp16)
+  if(stage STREQUAL "08_wmma")
+    set(configs tiny,hdim64_seq4k,hdim128_seq8k)
+    set(dtypes fp16,bf16)
+  endif()
+  al_run(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
          --json ${results}/${stage}.json)
 endforeach()
