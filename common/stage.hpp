@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "common/check.hpp"
 #include "common/device.hpp"
 #include "common/problem.hpp"
 
@@ -68,6 +69,8 @@ struct Variant {
   // launch leaves zero; nullptr: none.
   std::size_t (*zeroed)(const Problem&) = nullptr;
   Cost (*cost)(const Problem&);  // nullptr: no prediction
+  // What it allows itself beyond the budget of every other; nullptr: nothing.
+  Slack (*slack)(const Problem&) = nullptr;
   // Enqueues the kernels. Inputs have been validated and not refused.
   void (*launch)(const Problem&, const Arguments&, Stream);
 };
@@ -88,6 +91,9 @@ struct Stage {
   // Rows made of libraries that this stage's table and all later ones show.
   std::span<const Variant> yardsticks;
   int default_seq = 0;  // --seq where none is given; 0: the config's
+  // --sweep splits: the best variant with one chunk of keys a head, with two, …, and with as many
+  // as the chapter's model says.
+  std::span<const Variant> splits = {};
 };
 
 // A point of `--sweep tiles`: a variant made for one tile.

@@ -17,4 +17,7 @@ foreach(stage ${stages})
   endif()
   al_run(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
          --json ${results}/${stage}.json)
+  if(NOT stage MATCHES "^0[12]_")  # those compute no attention yet
+    al_add_pytorch(${results}/${stage}.json)
+  endif()
 endforeach()

@@ -16,15 +16,21 @@ set(ENV{PATH} "${nvdisasm_folder}:$ENV{PATH}")
 
 # One line a kernel: its demangled name, a newline, the rest of the report.
 function(dump out option)
-  execute_process(COMMAND ${cuobjdump} ${option} ${OBJECTS} COMMAND c++filt
-                  OUTPUT_VARIABLE text RESULTS_VARIABLE codes)
-  if(NOT codes STREQUAL "0;0")
-    message(FATAL_ERROR "cuobjdump ${option} ${OBJECTS} failed.")
-  endif()
-  string(REGEX REPLACE "[][;]" " " text "${text}")  # they mean something in a CMake list
-  string(REGEX REPLACE "\n[ \t]*Function *:? *" ";" kernels "${text}")
-  list(POP_FRONT kernels)  # the file's header
-  set(${out} "${kernels}" PARENT_SCOPE)
+  set(all "")
+  foreach(object ${OBJECTS})
+    execute_process(COMMAND ${cuobjdump} ${option} ${object} COMMAND c++filt
+                    OUTPUT_VARIABLE text RESULTS_VARIABLE codes ERROR_VARIABLE error)
+    if(error MATCHES "does not contain device code")
+      continue()
+    elseif(NOT codes STREQUAL "0;0")
+      message(FATAL_ERROR "cuobjdump ${option} ${object} failed: ${error}")
+    endif()
+    string(REGEX REPLACE "[][;]" " " text "${text}")  # they mean something in a CMake list
+    string(REGEX REPLACE "\n[ \t]*Function *:? *" ";" kernels "${text}")
+    list(POP_FRONT kernels)  # the file's header
+    list(APPEND all ${kernels})
+  endforeach()
+  set(${out} "${all}" PARENT_SCOPE)
 endfunction()
 
 if(OPCODES)
