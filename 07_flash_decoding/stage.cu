@@ -20,7 +20,7 @@ namespace decoding {
 // kMergeBytes and the reading of the partial results, by one SM while the others are idle.
 double predicted_bytes(const Problem& p, const Plan& plan, const Appetite& appetite,
                        const DeviceInfo& device) {
-  constexpr double kMost = 1.7, kWaveBytes = 100e3, kMergeBytes = 50e3;
+  constexpr double kMost = 1.25, kWaveBytes = 90e3, kMergeBytes = 50e3;
   const double slots = double(device.sms) * appetite.blocks_per_sm;
   const double chunk_bytes = 2.0 * plan.chunk * p.head_dim * bytes_of(p.cache_dtype());
   const double full_waves = std::floor(plan.blocks() / slots);
