@@ -1,4 +1,4 @@
-// The record of chapter 09: the kernel for sm_80 and newer.
+// The record of chapter 09: the kernel for sm_80 and newer, and that for sm_90a with its steps.
 #include "09_cute/stage.hpp"
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 
 #include "05_epilogue_norm_v2/stage.hpp"
 #include "09_cute/flash_sm80.hpp"
+#include "09_cute/flash_sm90.hpp"
 
 namespace al {
 namespace {
@@ -33,9 +34,21 @@ std::string refuse_sm80(const Problem& p, const DeviceInfo& device) {
   return refuse_shape(p);
 }
 
-// Every product is made for whole tiles; the tiles above the diagonal are left out.
+// Every product is made for whole tiles; the tiles above the diagonal are left out. One exponential
+// a score.
 Cost cost(const Problem& p) {
-  return {.tensor_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
+  const Work work = minimum_work(p);
+  return {.tensor_flops = work.flops,
+          .exponentials = work.flops / (4.0 * p.head_dim),
+          .dram_bytes = work.bytes};
+}
+
+// On Hopper mma.sync does at most about 0.6 of what the ceiling's WGMMA does, so the same work
+// takes that much longer. On other GPUs it is the ceiling.
+Cost cost_sm80(const Problem& p) {
+  Cost of_mma_sync = cost(p);
+  if (device().sm == 90) of_mma_sync.tensor_flops /= 0.6;
+  return of_mma_sync;
 }
 
 void launch_sm80(const Problem& p, const Arguments& a, Stream stream) {
@@ -51,6 +64,59 @@ void launch_sm80(const Problem& p, const Arguments& a, Stream stream) {
   }
 }
 
+std::string refuse_sm90(const Problem& p, const DeviceInfo& device) {
+  if (device.sm != 90)
+    return "WGMMA exists on sm_90a (Hopper) alone; this device is sm_" + std::to_string(device.sm) +
+           ", where flash_sm80 runs";
+  if (p.head_dim == 32) return "it is compiled for head dimensions 64, 128 and 256";
+  return refuse_shape(p);
+}
+
+std::string refuse_sm90_step(const Problem& p, const DeviceInfo& device) {
+  if (const std::string why = refuse_sm90(p, device); !why.empty()) return why;
+  if (p.dtype != DType::fp16 || !p.causal || p.head_dim == 256)
+    return "the steps on the way to flash_sm90 are compiled for fp16, causal, head dimensions 64 "
+           "and 128";
+  return "";
+}
+
+void launch_sm90(const Problem& p, const Arguments& a, Stream stream) {
+  switch (p.head_dim) {
+    case 64:
+      return launch_flash_sm90<64>(p, a, stream);
+    case 128:
+      return launch_flash_sm90<128>(p, a, stream);
+    case 256:
+      return launch_flash_sm90<256>(p, a, stream);
+  }
+}
+
+template <int STEPS>
+void launch_sm90_steps(const Problem& p, const Arguments& a, Stream stream) {
+  switch (p.head_dim) {
+    case 64:
+      return launch_flash_sm90_steps<64>(STEPS, p, a, stream);
+    case 128:
+      return launch_flash_sm90_steps<128>(STEPS, p, a, stream);
+  }
+}
+
+std::size_t counter_bytes(const Problem&) { return sizeof(int); }
+
+// The sm_90a kernel with its first STEPS steps alone.
+template <int STEPS>
+constexpr Variant sm90_step(const char* name, const char* idea, const char* prior) {
+  return {.name = name,
+          .idea = idea,
+          .prior = prior,
+          .operation = Operation::attention,
+          .refuse = refuse_sm90_step,
+          .workspace = counter_bytes,
+          .zeroed = counter_bytes,
+          .cost = cost,
+          .launch = launch_sm90_steps<STEPS>};
+}
+
 constexpr Variant kVariants[] = {
     {.name = "flash_sm80",
      .idea = "mma.sync, ldmatrix and cp.async, swizzled; what an A100 can do",
@@ -58,13 +124,42 @@ constexpr Variant kVariants[] = {
      .operation = Operation::attention,
      .refuse = refuse_sm80,
      .workspace = nullptr,
-     .cost = cost,
+     .cost = cost_sm80,
      .launch = launch_sm80},
+#ifndef AL_EMULATOR
+    sm90_step<0>("tma_wgmma", "TMA brings the tiles, WGMMA multiplies them", "flash_sm80"),
+    sm90_step<1>("specialised", "a warp of its own starts the copies", "tma_wgmma"),
+    sm90_step<2>("overlap", "the next S = Q K^T runs under this tile's softmax", "specialised"),
+    sm90_step<3>("ping_pong", "the warpgroups take turns at the tensor cores", "overlap"),
+    sm90_step<4>("persistent", "a block takes tile after tile, the longest first", "ping_pong"),
+    {.name = "flash_sm90",
+     .idea = "O is rescaled only when the maximum has moved far",
+     .prior = "flash_sm80",
+     .operation = Operation::attention,
+     .refuse = refuse_sm90,
+     .workspace = counter_bytes,
+     .zeroed = counter_bytes,
+     .cost = cost,
+     .launch = launch_sm90},
+#endif
 };
 
-int best(const Problem&, const DeviceInfo&) { return 0; }
+int best(const Problem& p, const DeviceInfo& device) {
+  const int last = std::size(kVariants) - 1;
+  return refuse_sm90(p, device).empty() ? last : 0;
+}
 
 }  // namespace
+
+namespace cute_attention {
+
+TileOrder sm90_order(const Problem& p, int block_m, std::size_t row_bytes,
+                     const DeviceInfo& device) {
+  return TileOrder(p.batch * p.heads, p.group(), ceil_div(p.seq, block_m), 2 * row_bytes * p.kv_seq,
+                   device.l2_bytes);
+}
+
+}  // namespace cute_attention
 
 const Stage stage_09_cute{.name = "09_cute",
                           .title = "CuTe: what Ampere can do, then what Hopper can do",

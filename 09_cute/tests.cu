@@ -127,7 +127,7 @@ TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
               if (d == bad_column && p.visible_keys(i) > first_bad) {
                 lost += std::isfinite(O[x]);
               } else {
-                leaked += O[x] != clean[x];
+                leaked += !(std::abs(O[x] - clean[x]) < 0.02f);  // by another order of sums
               }
             }
           }
