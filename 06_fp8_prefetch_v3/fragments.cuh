@@ -96,8 +96,8 @@ __device__ __forceinline__ bool softmax_step(float (&S_rmem)[BLOCKS][4], Row (&r
 }
 // [/snippet]
 
-// O *= alpha, by rows, if it is `needed`: once the rows have seen some keys their maxima seldom move,
-// and alpha is 1.
+// O *= alpha, by rows, if it is `needed`: once the rows have seen some keys their maxima seldom
+// move, and alpha is 1.
 template <int BLOCKS>
 __device__ __forceinline__ void rescale(float (&O_rmem)[BLOCKS][4], const float (&alpha)[2],
                                         bool needed) {

@@ -290,8 +290,9 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       V_place.advance();
     };
 
-    // Tiles that none of these rows sees are waited for and given back, V's a step behind K's, as the
-    // producer brings them: who took all of K first would wait for a producer who waits for V's place.
+    // Tiles that none of these rows sees are waited for and given back, V's a step behind K's, as
+    // the producer brings them: who took all of K first would wait for a producer who waits for V's
+    // place.
     const auto skip_V = [&] {
       mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
       V_done();
