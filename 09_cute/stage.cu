@@ -114,7 +114,6 @@ constexpr Variant kVariants[] = {
      .workspace = nullptr,
      .cost = cost,
      .launch = launch_sm80},
-#ifndef AL_EMULATOR
     sm90_step<0>("tma_wgmma", "TMA brings the tiles, WGMMA multiplies them", "flash_sm80"),
     sm90_step<1>("specialised", "a warp of its own starts the copies", "tma_wgmma"),
     sm90_step<2>("overlap", "the next S = Q K^T runs under this tile's softmax", "specialised"),
@@ -129,7 +128,6 @@ constexpr Variant kVariants[] = {
      .zeroed = counter_bytes,
      .cost = cost,
      .launch = launch_sm90},
-#endif
 };
 
 int best(const Problem& p, const DeviceInfo& device) {
@@ -141,10 +139,26 @@ int best(const Problem& p, const DeviceInfo& device) {
 
 namespace cute_attention {
 
-TileOrder sm90_order(const Problem& p, int block_m, std::size_t row_bytes,
-                     const DeviceInfo& device) {
-  return TileOrder(p.batch * p.heads, p.group(), ceil_div(p.seq, block_m),
-                   2 * row_bytes * p.kv_seq, device.l2_bytes);
+TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
+  TileOrder order;
+  order.heads = p.batch * p.heads;
+  order.tiles_m = ceil_div(p.seq, block_m);
+  std::int64_t at_once;
+  if (!p.causal) {
+    // All tiles take the same time. As few heads as keep every SM busy.
+    at_once = ceil_div(device.sms, order.tiles_m);
+  } else if (std::int64_t{order.heads} * order.tiles_m < 8 * device.sms) {
+    // Few tiles: a long one that starts late would end alone, so all long ones come first.
+    at_once = order.heads;
+  } else {
+    // As many heads as find their K and V in two thirds of L2.
+    const std::size_t kv_bytes = std::size_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
+    at_once = p.group() * std::max<std::size_t>(1, device.l2_bytes / 3 * 2 / kv_bytes);
+  }
+  // In groups of equal size: the last one ends the launch, and a small one would end it unevenly.
+  const int groups = static_cast<int>((order.heads + at_once - 1) / at_once);
+  order.at_once = ceil_div(order.heads, groups);
+  return order;
 }
 
 }  // namespace cute_attention
