@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include "common/dispatch.cuh"
@@ -35,7 +36,7 @@ enum Change : unsigned {
   kEarlyExit = 4,      // stop at the last key that the tile's last row sees
   kTwoPass = 8,        // tiles without hidden keys first, in a loop that has no mask
   kLongestFirst = 16,  // blocks with the most keys start first
-  kConflictFree = 32,  // pad P, and deal K's copies so that their stores spread over the banks
+  kPaddedP = 32,       // pad P, so that its stores spread over the banks
   kPrefetch = 64,      // start the next copy before multiplying this chunk
   kSkipRescale = 128,  // leave O as it is while no maximum has grown by more than a factor of 2^8
   kAllChanges = 255
@@ -79,12 +80,12 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through two buffers in chunks: one is multiplied while the next one arrives.
-  static constexpr int CHUNK = D > 128 ? 2048 : 4096;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 ? 2048 : 4096;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   // What is summed over comes first: a product is a sum of outer products, column by row.
   using Q_tile = float[D][BLOCK_M];
-  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kConflictFree ? 4 : 0);
+  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kPaddedP ? 4 : 0);
   using P_tile = float[BLOCK_N][P_WIDTH];
   union KV_chunk {
     float K[BLOCK_D][BLOCK_N];
@@ -116,9 +117,9 @@ __device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
   }
 }
 
-// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS chunk that are this thread's: the n-th holds
-// elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row, or with DOWN in a
-// column.
+// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS matrix that are this thread's: the n-th
+// holds elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row or, with
+// DOWN, in a column: what they then store transposed lies side by side.
 template <int ROWS, int COLUMNS, int VEC, int THREADS, bool DOWN, typename F>
 __device__ __forceinline__ void for_my_vectors(F f) {
   constexpr int ALONG = COLUMNS / VEC;  // vectors in a row
@@ -158,11 +159,11 @@ __device__ __forceinline__ void widen_chunk(float (&smem)[ROWS][COLUMNS],
   });
 }
 
-// … or transposed. Lanes that go down the rows of K store next to each other here.
-template <typename Tile, bool DOWN, int COLUMNS, int ROWS>
+// … or transposed.
+template <typename Tile, int COLUMNS, int ROWS>
 __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
                                                  const typename Tile::Narrow_chunk& narrow) {
-  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, DOWN>([&](int n, int r, int c) {
+  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, true>([&](int n, int r, int c) {
     float x[Tile::VEC];
     widen(x, narrow[n][threadIdx.x]);
 #pragma unroll
@@ -172,10 +173,10 @@ __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
 // [/snippet]
 
 // The first `rows` rows of Q, times `factor` and transposed; the others become zero.
-template <typename Tile, bool DOWN, typename T>
+template <typename Tile, typename T>
 __device__ __forceinline__ void load_Q(typename Tile::Q_tile& smem, const T* Q, int rows,
                                        float factor) {
-  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, DOWN>([&](int, int r, int c) {
+  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, true>([&](int, int r, int c) {
     float x[Tile::VEC] = {};
     if (r < rows) widen(x, Q + (r * Tile::D + c));
 #pragma unroll
@@ -212,7 +213,10 @@ __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a
         if (k >= visible(m)) continue;
       }
 #pragma unroll
-      for (int n = 0; n < TN; ++n) C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      for (int x = 0; x < TN; ++x) {
+        const int n = m % 2 == 0 ? x : TN - 1 - x;
+        C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      }
     }
   }
 }
@@ -254,7 +258,6 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   constexpr bool EPILOGUE_NORM = Tile::CHANGES & kEpilogueNorm, EXP2 = Tile::CHANGES & kExp2,
                  EARLY_EXIT = Tile::CHANGES & kEarlyExit, TWO_PASS = Tile::CHANGES & kTwoPass,
                  LONGEST_FIRST = Tile::CHANGES & kLongestFirst,
-                 CONFLICT_FREE = Tile::CHANGES & kConflictFree,
                  PREFETCH = Tile::CHANGES & kPrefetch, SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
   const int tiles = ceil_div(shape.Nq, BLOCK_M), heads = gridDim.x / tiles;
   const int bh = LONGEST_FIRST ? blockIdx.x % heads : blockIdx.x / tiles;
@@ -285,30 +288,26 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   const int last_sees = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
   const int keys = EARLY_EXIT ? last_sees : shape.Nkv;
   const auto start_K = [&](int j0, int d0) {
-    start_copy<Tile, BLOCK_N, BLOCK_D, CONFLICT_FREE>(narrow, K_head + (j0 * D + d0),
-                                                      shape.Nkv - j0);
+    start_copy<Tile, BLOCK_N, BLOCK_D, true>(narrow, K_head + (j0 * D + d0), shape.Nkv - j0);
   };
   const auto start_V = [&](int j) {
     start_copy<Tile, BLOCK_K, D, false>(narrow, V_head + j * D, shape.Nkv - j);
   };
   if (PREFETCH && keys > 0) start_K(0, 0);
-  load_Q<Tile, CONFLICT_FREE>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? shape.scale * kLog2e : 1);
+  // The scale's sign goes into Q, so that the largest score is that of the largest product.
+  const float sign = shape.scale > 0 ? 1.0f : shape.scale < 0 ? -1.0f : 0.0f;
+  load_Q<Tile>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? sign : 1.0f);
+  const float to_exponent = EXP2 && sign != 0 ? fabsf(shape.scale) * kLog2e : 1.0f;
   int b = 0;  // the buffer of the next chunk
 
   // Takes in keys j0 … j0 + BLOCK_N - 1. MASKED: some row may not see all of them.
   const auto take_in = [&]<bool MASKED>(std::bool_constant<MASKED>, int j0) {
-    // S = Q Kᵀ  [BLOCK_M, BLOCK_N], less what is to be subtracted from it
-    const auto start = [&](int m) { return SKIP_RESCALE ? finite(m_rmem[m]) : 0.0f; };
-    float S_rmem[TM][TN];
-#pragma unroll
-    for (int m = 0; m < TM; ++m) {
-#pragma unroll
-      for (int n = 0; n < TN; ++n) S_rmem[m][n] = -start(m);
-    }
+    // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
+    float S_rmem[TM][TN] = {};
     for (int d0 = 0; d0 < D; d0 += BLOCK_D, b ^= 1) {
       if (!PREFETCH) start_K(j0, d0);
       cp_async_wait<0>();  // this thread's part has arrived
-      widen_transposed<Tile, CONFLICT_FREE>(KV_smem[b].K, narrow);
+      widen_transposed<Tile>(KV_smem[b].K, narrow);
       __syncthreads();  // the chunk is complete; everyone is done reading the one before
       if (PREFETCH) d0 + BLOCK_D < D ? start_K(j0, d0 + BLOCK_D) : start_V(j0);
       multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
@@ -318,32 +317,30 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     // m, l, P. Of this tile's keys, row m sees the first visible(m).
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
-    float largest = -INFINITY;
+    float alpha[TM], top[TM];  // top: a row's largest score, of this thread's keys
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      alpha[m] = 1, top[m] = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
         if (!EXP2) S_rmem[m][n] *= shape.scale;
         if (MASKED && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
-        largest = fmaxf(largest, S_rmem[m][n]);
+        top[m] = fmaxf(top[m], S_rmem[m][n]);
       }
     }
-    float alpha[TM];
+    bool grown = !SKIP_RESCALE;
+    if constexpr (SKIP_RESCALE) {
 #pragma unroll
-    for (int m = 0; m < TM; ++m) alpha[m] = 1;
-    if (!SKIP_RESCALE || j0 == 0 || __any_sync(0xffffffff, largest > 8)) {
+      for (int m = 0; m < TM; ++m) grown |= top[m] * to_exponent > m_rmem[m] + 8;
+      grown = __any_sync(0xffffffff, grown);
+    }
+    if (grown) {
 #pragma unroll
       for (int m = 0; m < TM; ++m) {
-        float m_new = S_rmem[m][0];
-#pragma unroll
-        for (int n = 1; n < TN; ++n) m_new = fmaxf(m_new, S_rmem[m][n]);
-        m_new = row_reduce<Tile>(m_new, [](float x, float y) { return fmaxf(x, y); });
-        m_new = fmaxf(m_rmem[m], m_new + start(m));
+        top[m] = row_reduce<Tile>(top[m], [](float x, float y) { return fmaxf(x, y); });
+        const float m_new = fmaxf(m_rmem[m], top[m] * to_exponent);
         alpha[m] = exponential<EXP2>(m_rmem[m] - finite(m_new));
-        const float more = finite(m_new) - start(m);  // to be subtracted
         m_rmem[m] = m_new;
-#pragma unroll
-        for (int n = 0; n < TN; ++n) S_rmem[m][n] -= more;
         if constexpr (EPILOGUE_NORM) {
           l_rmem[m] *= alpha[m];
 #pragma unroll
@@ -353,9 +350,12 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     }
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      const float minus_m = -finite(m_rmem[m]);
       float sum = 0;
 #pragma unroll
-      for (int n = 0; n < TN; ++n) sum += S_rmem[m][n] = exponential<EXP2>(S_rmem[m][n]);
+      for (int n = 0; n < TN; ++n) {
+        sum += S_rmem[m][n] = exponential<EXP2>(fmaf(S_rmem[m][n], to_exponent, minus_m));
+      }
       if constexpr (EPILOGUE_NORM) {
         l_rmem[m] += sum;  // of this thread's keys; the row's lanes add theirs up at the end
       } else {
@@ -446,5 +446,27 @@ void launch_fused(const Problem& p, const Arguments& a, Stream stream) {
     launch_tile<FusedTile<T, D, BLOCK_M, BLOCK_N, TM, TN, CHANGES>>(p, a, stream);
   });
 }
+
+// [snippet choose]
+// A large tile reuses most …
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using LargeTile = FusedTile<T, D, 128,
+                            D == 16    ? 32
+                            : D == 128 ? 128
+                                       : 64,
+                            8, D == 256 ? 4 : 8, CHANGES>;
+
+// … many small ones keep every SM busy.
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using SmallTile = FusedTile < T,
+      D, 32, D == 16 ? 32 : 64, 4, D<64 ? 8 : 4, CHANGES>;
+
+// Large, if the SMs have the shared memory and each of them gets 256 threads.
+template <typename Large>
+bool choose_large(const Problem& p, const DeviceInfo& device) {
+  const std::int64_t blocks = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Large::BLOCK_M);
+  return Large::shared() <= device.shared_per_block && blocks * Large::THREADS >= 256 * device.sms;
+}
+// [/snippet]
 
 }  // namespace al::fused2

@@ -31,10 +31,14 @@ struct Operands {
 void launch_mma(const Problem& p, const Operands& operands, int stages, Stream stream);
 std::size_t shared_bytes_mma(DType dtype, int head_dim, int stages);
 
-// hopper.cuh: 8 bits; D 64, 128, 256. key_groups is that of keys_of_wgmma().
+// hopper.cuh: 8 bits; D 64, 128, 256; sm_90. V in whole tiles of keys.
 void launch_wgmma(const Problem& p, const Operands& operands, Stream stream);
-// Nkv rounded up to whole tiles of keys.
-int padded_keys_wgmma(const Problem& p);
+int key_groups_wgmma(const Problem& p);
+
+// The fastest of them on this device for operands of 8 bits, and the tiles of V it wants.
+bool takes_wgmma(const DeviceInfo& device);
+int key_groups_of_best(const Problem& p);
+void launch_best(const Problem& p, const Operands& operands, Stream stream);
 
 // quantise.cuh.
 struct Quantisation {

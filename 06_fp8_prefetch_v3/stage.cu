@@ -11,6 +11,23 @@
 #include "common/kernel_shape.cuh"
 
 namespace al {
+
+namespace fp8 {
+
+// sm_90a's machine code runs on sm_90 alone.
+bool takes_wgmma(const DeviceInfo& device) { return device.sm == 90; }
+
+int key_groups_of_best(const Problem& p) {
+  return takes_wgmma(device()) ? key_groups_wgmma(p) : ceil_div(p.kv_seq, 16);
+}
+
+void launch_best(const Problem& p, const Operands& operands, Stream stream) {
+  takes_wgmma(device()) ? launch_wgmma(p, operands, stream)
+                        : launch_mma(p, operands, 2, stream);
+}
+
+}  // namespace fp8
+
 namespace {
 
 using namespace fp8;
@@ -90,6 +107,31 @@ Cost cost_mma(const Problem& p) {
   return {.tensor_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
 }
 
+// --- wgmma ---------------------------------------------------------------------------------------
+
+std::string refuse_hopper(const Problem& p, const DeviceInfo& device) {
+  if (const std::string why = refuse_any(p); !why.empty()) return why;
+  if (!is_fp8(p.dtype)) return "it takes e4m3 and e5m2; chapter 09 has the kernel for 16 bits";
+  if (!takes_wgmma(device)) return "wgmma is there on sm_90 only";
+  return "";
+}
+
+std::size_t workspace_hopper(const Problem& p) { return tile_bytes(p, key_groups_wgmma(p)); }
+
+void launch_hopper(const Problem& p, const Arguments& a, Stream stream) {
+  launch_wgmma(p, with_tiles(p, a, key_groups_wgmma(p), stream), stream);
+}
+
+// In 8 bits wgmma keeps about 14 bits of a sum in progress, 2^-13 of its largest term; that is once
+// for each 32 products.
+Slack slack_hopper(const Problem&) { return {.scores = 0x1p-9}; }
+
+Cost cost_hopper(const Problem& p) {
+  return {.tensor_fp8_flops = minimum_work(p).flops,
+          .exponentials = minimum_work(p).flops / 4 / p.head_dim,
+          .dram_bytes = minimum_work(p).bytes};
+}
+
 // --- 16 bits to 8 and back -----------------------------------------------------------------------
 
 std::string refuse_quantised(const Problem& p, const DeviceInfo& device) {
@@ -99,24 +141,31 @@ std::string refuse_quantised(const Problem& p, const DeviceInfo& device) {
   return refuse_mma<2>(in8, device);
 }
 
-std::size_t workspace_quantised(const Problem& p) { return Tensors8::bytes(p, key_groups_mma(p)); }
+std::size_t workspace_quantised(const Problem& p) { return Tensors8::bytes(p, key_groups_of_best(p)); }
 
 template <bool ROTATE>
 void launch_quantised(const Problem& p, const Arguments& a, Stream stream) {
-  const int key_groups = key_groups_mma(p);
+  const int key_groups = key_groups_of_best(p);
   const Tensors8 x(p, key_groups, a.workspace);
   launch_quantise(p, {.rotate = ROTATE}, a, x, key_groups, stream);
-  launch_mma(p,
-             {.dtype = DType::e4m3,
-              .q = x.q,
-              .k = x.k,
-              .v = x.v_tiles,
-              .scales = {x.q_scale, x.k_scale, x.v_scale},
-              .key_groups = key_groups,
-              .out_dtype = p.out_dtype(),
-              .out = a.out,
-              .lse = a.lse},
-             2, stream);
+  launch_best(p,
+              {.dtype = DType::e4m3,
+               .q = x.q,
+               .k = x.k,
+               .v = x.v_tiles,
+               .scales = {x.q_scale, x.k_scale, x.v_scale},
+               .key_groups = key_groups,
+               .out_dtype = p.out_dtype(),
+               .out = a.out,
+               .lse = a.lse},
+              stream);
+}
+
+// Q, K and V read twice more, once for the largest, and their 8 bits written.
+Cost cost_quantised(const Problem& p) {
+  Cost cost = takes_wgmma(device()) ? cost_hopper(p) : cost_mma(p);
+  cost.dram_bytes += 2.5 * p.in_bytes();
+  return cost;
 }
 
 // [snippet slack]
@@ -158,13 +207,23 @@ constexpr Variant kVariants[] = {
      .workspace = workspace_mma,
      .cost = cost_mma,
      .launch = launch_mma_stages<3>},
+    {.name = "hopper",
+     .idea = "TMA, wgmma, and warps that divide the labour",
+     .prior = "mma_2_stages",
+     .operation = Operation::attention,
+     .features = {.fp8 = true},
+     .refuse = refuse_hopper,
+     .workspace = workspace_hopper,
+     .cost = cost_hopper,
+     .slack = slack_hopper,
+     .launch = launch_hopper},
     {.name = "quantised",
      .idea = "fp16 or bf16 brought to e4m3 first, a factor a head; that time included",
      .prior = kPriorStage,
      .operation = Operation::attention,
      .refuse = refuse_quantised,
      .workspace = workspace_quantised,
-     .cost = cost_mma,
+     .cost = cost_quantised,
      .slack = slack_quantised,
      .launch = launch_quantised<false>},
     {.name = "quantised_rotated",
@@ -173,12 +232,14 @@ constexpr Variant kVariants[] = {
      .operation = Operation::attention,
      .refuse = refuse_quantised,
      .workspace = workspace_quantised,
-     .cost = cost_mma,
+     .cost = cost_quantised,
      .slack = slack_quantised,
      .launch = launch_quantised<true>},
 };
 
-int best(const Problem&, const DeviceInfo&) { return 1; }
+int best(const Problem& p, const DeviceInfo& device) {
+  return is_fp8(p.dtype) && refuse_hopper(p, device).empty() ? 3 : 1;
+}
 
 }  // namespace
 

@@ -77,7 +77,7 @@ struct Part {
   int tile, row0, rows;       // of rows; its first one, and how many there are
   int length;                 // keys of the sequence
   int split, splits;          // which chunk, and how many have keys
-  float v_scale;
+  float k_scale, v_scale;
   int begin, end;  // keys of the chunk
 
   // With `grid_splits` blocks for each tile of rows.
@@ -91,6 +91,7 @@ struct Part {
     rows = min(rows_at_once, job.rows - row0);
     length = job.kv_len ? job.kv_len[sequence] : job.Nkv;
     splits = max(1, ceil_div(length, job.chunk));
+    k_scale = job.k_scale ? job.k_scale[shared_head] : 1.0f;
     v_scale = job.v_scale ? job.v_scale[shared_head] : 1.0f;
     begin = split * job.chunk;
     end = min(begin + job.chunk, length);

@@ -1,4 +1,4 @@
-// Who takes which keys: into how many chunks the keys of a head are split.
+// Into how many chunks the keys of a head are split.
 #pragma once
 
 #include "common/device.hpp"
@@ -6,7 +6,7 @@
 
 namespace al::decoding {
 
-// How a kernel takes its work, as far as the split depends on it.
+// What the split depends on of a kernel.
 struct Appetite {
   int rows;           // of Q that a block takes; all of them share a key/value head
   int keys;           // that a block takes at a time: a chunk is a whole number of these
@@ -14,15 +14,19 @@ struct Appetite {
 };
 
 struct Plan {
-  int row_tiles;  // blocks that share a key/value head's chunk
   int heads;      // key/value heads, over the batch
+  int row_tiles;  // blocks that share a key/value head's chunk
   int splits;     // chunks of a head
   int chunk;      // keys of one
   int blocks() const { return heads * row_tiles * splits; }
 };
 
-// `splits` 0: as many as the model below says.
+// `splits` 0: as many as cost least by predicted_bytes(); else about so many.
 Plan make_plan(const Problem& p, const Appetite& appetite, const DeviceInfo& device,
                int splits = 0);
+
+// What a plan takes, as the bytes that the whole GPU could read in that time.
+double predicted_bytes(const Problem& p, const Plan& plan, const Appetite& appetite,
+                       const DeviceInfo& device);
 
 }  // namespace al::decoding

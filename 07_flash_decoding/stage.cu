@@ -2,6 +2,7 @@
 #include "07_flash_decoding/stage.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "05_epilogue_norm_v2/stage.hpp"
@@ -12,18 +13,54 @@ namespace al {
 
 namespace decoding {
 
+// [snippet model]
+// Blocks run in waves of as many as the GPU holds. A full wave reads at the speed of memory; in one
+// that is not full a block gets more than its share, but no more than kMost times that. Each wave
+// has to start and to end, and an SM could have read kWaveBytes in that time; a merge costs another
+// kMergeBytes and the reading of the partial results, by one SM while the others are idle.
+double predicted_bytes(const Problem& p, const Plan& plan, const Appetite& appetite,
+                       const DeviceInfo& device) {
+  constexpr double kMost = 1.7, kWaveBytes = 100e3, kMergeBytes = 50e3;
+  const double slots = double(device.sms) * appetite.blocks_per_sm;
+  const double chunk_bytes = 2.0 * plan.chunk * p.head_dim * bytes_of(p.cache_dtype());
+  const double full_waves = std::floor(plan.blocks() / slots);
+  const double rest = plan.blocks() - full_waves * slots;
+
+  double bytes = full_waves * (slots * chunk_bytes + device.sms * kWaveBytes);
+  if (rest > 0) {
+    bytes += rest * chunk_bytes / std::min(1.0, kMost * rest / slots) + device.sms * kWaveBytes;
+  }
+  if (plan.splits > 1) {
+    const double partial = sizeof(float) * p.head_dim * std::min(appetite.rows, p.group() * p.seq);
+    bytes += device.sms * (kMergeBytes + plan.splits * partial);
+  }
+  return bytes;
+}
+// [/snippet]
+
 Plan make_plan(const Problem& p, const Appetite& appetite, const DeviceInfo& device, int splits) {
-  Plan plan;
-  plan.row_tiles = ceil_div(p.group() * p.seq, appetite.rows);
-  plan.heads = p.batch * p.kv_heads;
   const int units = ceil_div(p.kv_seq, appetite.keys);
-  const std::int64_t without = std::int64_t{plan.heads} * plan.row_tiles;
-  const std::int64_t slots = std::int64_t{device.sms} * appetite.blocks_per_sm;
-  if (splits == 0) splits = static_cast<int>(std::max<std::int64_t>(1, slots / without));
-  const int units_each = ceil_div(units, std::min(splits, units));
-  plan.chunk = units_each * appetite.keys;
-  plan.splits = ceil_div(units, units_each);
-  return plan;
+  Plan plan{.heads = p.batch * p.kv_heads,
+            .row_tiles = ceil_div(p.group() * p.seq, appetite.rows),
+            .splits = 1,
+            .chunk = 0};
+  const auto split = [&](int into) {  // equal chunks of whole units, so perhaps fewer
+    const int units_each = ceil_div(units, std::min(into, units));
+    plan.chunk = units_each * appetite.keys;
+    plan.splits = ceil_div(units, units_each);
+    return plan;
+  };
+  if (splits > 0) return split(splits);
+
+  // More than four waves are of no use.
+  const int waves = ceil_div(4 * device.sms * appetite.blocks_per_sm, plan.heads * plan.row_tiles);
+  Plan best = split(1);
+  double least = predicted_bytes(p, best, appetite, device);
+  for (int into = 2; into <= std::min(units, waves); ++into) {
+    const double bytes = predicted_bytes(p, split(into), appetite, device);
+    if (bytes < least) best = plan, least = bytes;
+  }
+  return best;
 }
 
 }  // namespace decoding
@@ -103,6 +140,7 @@ void launch_split_rows(const Problem& p, const Arguments& a, Stream stream) {
 
 // --- tensor cores --------------------------------------------------------------------------------
 
+// f(tile) with the TensorTile for the problem.
 template <typename F>
 auto with_tensor_tile(const Problem& p, F&& f) {
   return with_head_dim(p.head_dim, [&](auto D) {
@@ -112,19 +150,42 @@ auto with_tensor_tile(const Problem& p, F&& f) {
   });
 }
 
+// SPLITS 0: the model's choice.
+template <int SPLITS>
 Plan tensor_plan(const Problem& p) {
   return with_tensor_tile(p, [&]<typename Tile>(Tile) {
-    return make_plan(p, {Tile::ROWS, Tile::BLOCK_KEYS, Tile::BLOCKS_PER_SM}, device());
+    return make_plan(p, {Tile::ROWS, Tile::BLOCK_KEYS, Tile::BLOCKS_PER_SM}, device(), SPLITS);
   });
 }
-std::size_t workspace_tensor(const Problem& p) { return Job::workspace_bytes(p, tensor_plan(p)); }
-std::size_t zeroed_tensor(const Problem& p) { return Job::ticket_bytes(tensor_plan(p)); }
+template <int SPLITS>
+std::size_t workspace_tensor(const Problem& p) {
+  return Job::workspace_bytes(p, tensor_plan<SPLITS>(p));
+}
+template <int SPLITS>
+std::size_t zeroed_tensor(const Problem& p) {
+  return Job::ticket_bytes(tensor_plan<SPLITS>(p));
+}
+template <int SPLITS>
 void launch_tensor_cores(const Problem& p, const Arguments& a, Stream stream) {
-  with_tensor_tile(p,
-                   [&]<typename Tile>(Tile) { launch_tensor<Tile>(p, a, tensor_plan(p), stream); });
+  with_tensor_tile(
+      p, [&]<typename Tile>(Tile) { launch_tensor<Tile>(p, a, tensor_plan<SPLITS>(p), stream); });
 }
 
 Cost cost(const Problem& p) { return {.dram_bytes = minimum_work(p).bytes}; }
+
+template <int SPLITS = 0>
+constexpr Variant tensor_cores(const char* name, const char* idea) {
+  return {.name = name,
+          .idea = idea,
+          .prior = "shared_kv",
+          .operation = Operation::attention,
+          .features = {.kv_dtype = true, .kv_len = true, .pages = true},
+          .refuse = refuse_tensor,
+          .workspace = workspace_tensor<SPLITS>,
+          .zeroed = zeroed_tensor<SPLITS>,
+          .cost = cost,
+          .launch = launch_tensor_cores<SPLITS>};
+}
 
 constexpr Variant kVariants[] = {
     {.name = "split",
@@ -157,21 +218,30 @@ constexpr Variant kVariants[] = {
      .zeroed = zeroed_split<4>,
      .cost = cost,
      .launch = launch_split_rows<4, true>},
-    {.name = "tensor_cores",
-     .idea = "eight rows at a time by mma.sync, from memory straight into registers",
-     .prior = "shared_kv",
-     .operation = Operation::attention,
-     .features = {.kv_dtype = true, .kv_len = true, .pages = true},
-     .refuse = refuse_tensor,
-     .workspace = workspace_tensor,
-     .zeroed = zeroed_tensor,
-     .cost = cost,
-     .launch = launch_tensor_cores},
+    tensor_cores("tensor_cores", "eight rows at a time by mma.sync, from memory into registers"),
 };
 
+// --sweep splits
+constexpr Variant kSplits[] = {
+    tensor_cores<1>("1_chunk", "one block a head"),
+    tensor_cores<2>("2_chunks", ""),
+    tensor_cores<4>("4_chunks", ""),
+    tensor_cores<6>("6_chunks", ""),
+    tensor_cores<8>("8_chunks", ""),
+    tensor_cores<12>("12_chunks", ""),
+    tensor_cores<16>("16_chunks", ""),
+    tensor_cores<24>("24_chunks", ""),
+    tensor_cores<32>("32_chunks", ""),
+    tensor_cores<64>("64_chunks", ""),
+    tensor_cores("chosen", "as many as the model says"),
+};
+
+// Where a row has its keys for itself, memory is all there is to wait for, and the CUDA cores ask
+// for it in whole lines. With rows that share, or 8 bits, there are too many instructions for them.
 int best(const Problem& p, const DeviceInfo& device) {
-  if (refusal(kVariants[3], p, device).empty()) return 3;
-  return p.group() * p.seq > 1 ? 2 : 1;
+  const bool alone = p.group() * p.seq == 1 && p.cache_dtype() == p.dtype;
+  if (!alone && refusal(kVariants[3], p, device).empty()) return 3;
+  return alone ? 1 : 2;
 }
 
 }  // namespace
@@ -183,6 +253,7 @@ const Stage stage_07_flash_decoding{.name = "07_flash_decoding",
                                     .variants = kVariants,
                                     .best = best,
                                     .yardsticks = {},
-                                    .default_seq = 1};
+                                    .default_seq = 1,
+                                    .splits = kSplits};
 
 }  // namespace al

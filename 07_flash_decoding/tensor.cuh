@@ -30,22 +30,21 @@
 namespace al::decoding {
 
 // [snippet tile]
-// T: of Q and O, and what is multiplied; KV: of K and V.
-template <typename T_, typename KV_, int D_, int ROW_TILES_ = 1, int WARPS_ = 4,
-          int BLOCKS_PER_SM_ = D_ == 64    ? 4
-                               : D_ == 128 ? 3
-                                           : 2>
+// T: of Q and O, and what is multiplied; KV: of K and V. A block has an SM for itself, or half of
+// one where rows of K are so short that few warps have enough on their way.
+template <typename T_, typename KV_, int D_, int WARPS_ = D_ * sizeof(KV_) < 128 ? 4 : 8>
 struct TensorTile {
   using T = T_;
   using KV = KV_;
-  static constexpr int D = D_, ROW_TILES = ROW_TILES_, ROWS = 8 * ROW_TILES;
-  static constexpr int WARPS = WARPS_, THREADS = WARPS * 32, BLOCKS_PER_SM = BLOCKS_PER_SM_;
+  static constexpr int D = D_, ROWS = 8;  // of Q
+  static constexpr int WARPS = WARPS_, THREADS = WARPS * 32, BLOCKS_PER_SM = 8 / WARPS;
   static constexpr int K_VEC = 16 / sizeof(KV);    // elements a lane loads at once
   static constexpr int K_LOADS = D / (4 * K_VEC);  // of a key: 4 lanes share it
   static constexpr int V_VEC = K_VEC < D / 8 ? K_VEC : D / 8;
   static constexpr int V_LOADS = D / (8 * V_VEC);         // 8 lanes share it
   static constexpr int V_WORDS = V_VEC * sizeof(KV) / 4;  // registers of one
-  // Groups of 16 keys that a warp loads at once: 8 KB of K and V, 32 + 32 registers.
+  // Groups of 16 keys that a warp loads at once: 8 KB of K and V, 32 + 32 registers (D = 256 in 16
+  // bits: twice that).
   static constexpr int GROUPS = K_LOADS < 4 ? 4 / K_LOADS : 1;
   static constexpr int KEYS = 16 * GROUPS;
   static constexpr int BLOCK_KEYS = WARPS * KEYS;
@@ -112,7 +111,7 @@ __device__ __forceinline__ uint2 two_of_keys(const std::uint32_t (&first)[WORDS]
 template <typename Tile, typename T = typename Tile::T, typename KV = typename Tile::KV>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     decode_tensor(const T* Q, const KV* K, const KV* V, T* O, Job job) {
-  constexpr int D = Tile::D, ROW_TILES = Tile::ROW_TILES, WARPS = Tile::WARPS;
+  constexpr int D = Tile::D, WARPS = Tile::WARPS;
   constexpr int GROUPS = Tile::GROUPS, K_LOADS = Tile::K_LOADS, V_LOADS = Tile::V_LOADS;
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 
@@ -126,10 +125,11 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
 
   std::uint32_t K_rmem[GROUPS][2][K_LOADS][4];
   std::uint32_t V_rmem[GROUPS][4][V_LOADS][Tile::V_WORDS];
-  std::uint32_t Q_rmem[ROW_TILES][Tile::D_TILES][2];
-  float O_rmem[ROW_TILES][Tile::D_TILES][4] = {};
-  float m[ROW_TILES][2], l[ROW_TILES][2];  // of rows 2t and 2t + 1; l of this lane's keys only
-  int page[GROUPS], next_page[GROUPS];     // of the keys in hand, and of those that come next
+  std::uint32_t Q_rmem[Tile::D_TILES][2];
+  float O_rmem[Tile::D_TILES][4] = {};
+  // Of rows 2t and 2t + 1; l of this lane's keys only.
+  float m[2] = {-INFINITY, -INFINITY}, l[2] = {};
+  int page[GROUPS], next_page[GROUPS];  // of the keys in hand, and of those that come next
 
   const auto look_up = [&](int(&pages)[GROUPS], int j0) {
 #pragma unroll
@@ -168,105 +168,101 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     }
   };
 
-  // Sᵀ, the online softmax, and Pᵀ ready to be multiplied. S_rmem[…][0 … 3] are keys g, g, g + 8,
-  // g + 8 of the group in rows 2t, 2t + 1, 2t, 2t + 1.
-  float S_rmem[GROUPS][ROW_TILES][4];
-  std::uint32_t P_rmem[GROUPS][ROW_TILES][2];
+  // [snippet scores]
+  // S_rmem[…][0 … 3] are keys g, g, g + 8, g + 8 of the group in rows 2t, 2t + 1, 2t, 2t + 1.
+  float S_rmem[GROUPS][4];
   const auto multiply_K = [&] {
 #pragma unroll
     for (int n = 0; n < GROUPS; ++n) {
 #pragma unroll
-      for (int x = 0; x < ROW_TILES; ++x) {
-#pragma unroll
-        for (float& s : S_rmem[n][x]) s = 0;
-      }
+      for (float& s : S_rmem[n]) s = 0;
 #pragma unroll
       for (int d = 0; d < Tile::D_TILES; ++d) {
-        constexpr int A_LOAD = Tile::K_VEC / 4;
-        const uint2 key = four_of_key<KV>(K_rmem[n][0][d / A_LOAD], d % A_LOAD);
-        const uint2 key_8 = four_of_key<KV>(K_rmem[n][1][d / A_LOAD], d % A_LOAD);
+        constexpr int TILES = Tile::K_VEC / 4;  // in what a lane loads at once
+        const uint2 key = four_of_key<KV>(K_rmem[n][0][d / TILES], d % TILES);
+        const uint2 key_8 = four_of_key<KV>(K_rmem[n][1][d / TILES], d % TILES);
         const std::uint32_t a[4] = {key.x, key_8.x, key.y, key_8.y};
-#pragma unroll
-        for (int x = 0; x < ROW_TILES; ++x) mma_m16n8k16<T>(S_rmem[n][x], a, Q_rmem[x][d]);
+        mma_m16n8k16<T>(S_rmem[n], a, Q_rmem[d]);
       }
     }
   };
-  const float k_scale = job.k_scale ? job.k_scale[part.shared_head] : 1.0f;
-  const float scale = job.scale_log2 * k_scale;
+  // [/snippet]
+
+  // [snippet softmax]
+  // The online softmax of rows 2t and 2t + 1, and P as the next product wants it: transposed.
+  std::uint32_t P_rmem[GROUPS][2];
+  const float scale = job.scale_log2 * part.k_scale;
   const auto softmax = [&](int j0, bool ragged) {
+    float corrections[2];
 #pragma unroll
-    for (int x = 0; x < ROW_TILES; ++x) {
-      float corrections[2];
-#pragma unroll
-      for (int parity = 0; parity < 2; ++parity) {
-        const int row = 8 * x + 2 * t + parity;
-        const int visible = ragged ? min(part.end, part.visible(job, row)) : 0;
-        float highest = m[x][parity];
-#pragma unroll
-        for (int n = 0; n < GROUPS; ++n) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            float& s = S_rmem[n][x][2 * h + parity];
-            s *= scale;
-            if (ragged && j0 + 16 * n + g + 8 * h >= visible) s = -INFINITY;
-            highest = fmaxf(highest, s);
-          }
-        }
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2) {  // over g
-          highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, step));
-        }
-        const float shift = highest == -INFINITY ? 0.0f : highest;
-        corrections[parity] = fast_exp2(m[x][parity] - shift);
-        m[x][parity] = highest;
-        l[x][parity] *= corrections[parity];
-#pragma unroll
-        for (int n = 0; n < GROUPS; ++n) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            float& s = S_rmem[n][x][2 * h + parity];
-            s = fast_exp2(s - shift);
-            l[x][parity] += s;
-          }
-        }
-      }
+    for (int x = 0; x < 2; ++x) {
+      const int visible = ragged ? min(part.end, part.visible(job, 2 * t + x)) : 0;
+      float highest = m[x];
 #pragma unroll
       for (int n = 0; n < GROUPS; ++n) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          P_rmem[n][x][h] = movmatrix_trans(pack2<T>(S_rmem[n][x][2 * h], S_rmem[n][x][2 * h + 1]));
+          float& s = S_rmem[n][2 * h + x];
+          s *= scale;
+          if (ragged && j0 + 16 * n + 8 * h + g >= visible) s = -INFINITY;
+          highest = fmaxf(highest, s);
         }
       }
 #pragma unroll
-      for (int d = 0; d < Tile::D_TILES; ++d) {
+      for (int step = 4; step < 32; step *= 2) {  // over g
+        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, step));
+      }
+      const float shift = highest == -INFINITY ? 0.0f : highest;
+      corrections[x] = fast_exp2(m[x] - shift);
+      m[x] = highest;
+      l[x] *= corrections[x];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) O_rmem[x][d][i] *= corrections[i % 2];
+      for (int n = 0; n < GROUPS; ++n) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float& s = S_rmem[n][2 * h + x];
+          s = fast_exp2(s - shift);
+          l[x] += s;
+        }
       }
     }
+#pragma unroll
+    for (int n = 0; n < GROUPS; ++n) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        P_rmem[n][h] = movmatrix_trans(pack2<T>(S_rmem[n][2 * h], S_rmem[n][2 * h + 1]));
+      }
+    }
+#pragma unroll
+    for (int d = 0; d < Tile::D_TILES; ++d) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) O_rmem[d][i] *= corrections[i % 2];
+    }
   };
+  // [/snippet]
+
+  // [snippet output]
   // Oᵀ += Vᵀ Pᵀ, of the rows for which taken(row) is true.
   const auto multiply_V = [&](auto taken) {
 #pragma unroll
     for (int n = 0; n < GROUPS; ++n) {
 #pragma unroll
       for (int d = 0; d < Tile::D_TILES; ++d) {
-        constexpr int A_LOAD = Tile::V_VEC / 2;
-        const int c = d / A_LOAD, e = d % A_LOAD;
+        constexpr int TILES = Tile::V_VEC / 2;
+        const int c = d / TILES, e = d % TILES;
         const uint2 low = two_of_keys<KV>(V_rmem[n][0][c], V_rmem[n][1][c], e);
         const uint2 high = two_of_keys<KV>(V_rmem[n][2][c], V_rmem[n][3][c], e);
         const std::uint32_t a[4] = {low.x, low.y, high.x, high.y};
+        float sum[4] = {O_rmem[d][0], O_rmem[d][1], O_rmem[d][2], O_rmem[d][3]};
+        mma_m16n8k16<T>(sum, a, P_rmem[n]);
 #pragma unroll
-        for (int x = 0; x < ROW_TILES; ++x) {
-          float sum[4] = {O_rmem[x][d][0], O_rmem[x][d][1], O_rmem[x][d][2], O_rmem[x][d][3]};
-          mma_m16n8k16<T>(sum, a, P_rmem[n][x]);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            if (taken(8 * x + 2 * t + i % 2)) O_rmem[x][d][i] = sum[i];
-          }
+        for (int i = 0; i < 4; ++i) {
+          if (taken(2 * t + i % 2)) O_rmem[d][i] = sum[i];
         }
       }
     }
   };
+  // [/snippet]
 
   // The first loads are on their way before anything else is done. Keys up to `whole` are seen by
   // all rows.
@@ -277,19 +273,13 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   if (j0 + Tile::KEYS <= whole) load_K(page, j0, INT32_MAX);
 
 #pragma unroll
-  for (int x = 0; x < ROW_TILES; ++x) {
-    const int row = 8 * x + g;
-#pragma unroll
-    for (int d = 0; d < Tile::D_TILES; ++d) {
-      constexpr int A_LOAD = Tile::K_VEC / 4;
-      const int column = (4 * (d / A_LOAD) + t) * Tile::K_VEC + d % A_LOAD * 4;
-      const uint2 four =
-          row < part.rows ? *reinterpret_cast<const uint2*>(Q_rows + row * D + column) : uint2{};
-      Q_rmem[x][d][0] = four.x;
-      Q_rmem[x][d][1] = four.y;
-    }
-    m[x][0] = m[x][1] = -INFINITY;
-    l[x][0] = l[x][1] = 0;
+  for (int d = 0; d < Tile::D_TILES; ++d) {
+    constexpr int TILES = Tile::K_VEC / 4;
+    const int column = (4 * (d / TILES) + t) * Tile::K_VEC + d % TILES * 4;
+    const uint2 four =
+        g < part.rows ? *reinterpret_cast<const uint2*>(Q_rows + g * D + column) : uint2{};
+    Q_rmem[d][0] = four.x;
+    Q_rmem[d][1] = four.y;
   }
 
   // [snippet loop]
@@ -325,25 +315,21 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   // [/snippet]
 
 #pragma unroll
-  for (int x = 0; x < ROW_TILES; ++x) {
+  for (int x = 0; x < 2; ++x) {
+    const int row = 2 * t + x;
 #pragma unroll
-    for (int parity = 0; parity < 2; ++parity) {
-      const int row = 8 * x + 2 * t + parity;
-      float sum = l[x][parity];
+    for (int step = 4; step < 32; step *= 2) l[x] += __shfl_xor_sync(0xffffffffu, l[x], step);
+    if (row >= part.rows) continue;
+    if (g == 0) {
+      warps.m[warp][row] = m[x];
+      warps.l[warp][row] = l[x];
+    }
 #pragma unroll
-      for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-      if (row >= part.rows) continue;
-      if (g == 0) {
-        warps.m[warp][row] = m[x][parity];
-        warps.l[warp][row] = sum;
-      }
-#pragma unroll
-      for (int d = 0; d < Tile::D_TILES; ++d) {
-        constexpr int A_LOAD = Tile::V_VEC / 2;
-        const int column = (8 * (d / A_LOAD) + g) * Tile::V_VEC + d % A_LOAD * 2;
-        *reinterpret_cast<float2*>(&warps.O[warp][row][column]) =
-            make_float2(O_rmem[x][d][parity], O_rmem[x][d][2 + parity]);
-      }
+    for (int d = 0; d < Tile::D_TILES; ++d) {
+      constexpr int TILES = Tile::V_VEC / 2;
+      const int column = (8 * (d / TILES) + g) * Tile::V_VEC + d % TILES * 2;
+      *reinterpret_cast<float2*>(&warps.O[warp][row][column]) =
+          make_float2(O_rmem[d][x], O_rmem[d][2 + x]);
     }
   }
   finish<T>(shared, warps, O, job, part);

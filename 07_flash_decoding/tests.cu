@@ -121,7 +121,7 @@ Problem shape(int heads, int kv_heads, int seq, int kv_seq, int head_dim) {
 std::vector<float> merged(const std::vector<std::vector<float>>& o, const std::vector<float>& lse) {
   Problem p = shape(1, 1, 1, static_cast<int>(lse.size()), 64);
   p.dtype = DType::fp32;
-  const Plan plan{.row_tiles = 1, .heads = 1, .splits = p.kv_seq, .chunk = 1};
+  const Plan plan{.heads = 1, .row_tiles = 1, .splits = p.kv_seq, .chunk = 1};
   DeviceBuffer workspace(Job::workspace_bytes(p, plan), "workspace"), out(p.out_bytes(), "O"),
       total(sizeof(float), "LSE");
   const Job job(p, {.lse = static_cast<float*>(total.data()), .workspace = workspace.data()}, plan,

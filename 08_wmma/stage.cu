@@ -172,47 +172,50 @@ Cost cost(const Problem& p, double shared_bytes_a_score) {
   const Work work = minimum_work(p);
   const double scores = work.flops / (4.0 * p.head_dim);
   return {.tensor_flops = work.flops / kMmaShare,
+          .exponentials = scores,
           .dram_bytes = work.bytes,
           .shared_wavefronts = scores * shared_bytes_a_score / 128};
 }
 
 // [snippet costs]
-// How many passes a bank conflict makes of one, where rows of BLOCK_N and of D elements are not
-// padded: counted on paper, like the bytes.
+// How many passes bank conflicts make of one, where rows are not padded: counted on paper, as are
+// the bytes.
 struct Conflicts {
   double KV = 1, S = 1, P = 1, O = 1;
 };
 
-// Bytes through shared memory for one score. `rows`: of a warp; `block_m`: of a block.
-double bytes_a_score(double D, double rows, double block_m, double block_n, Conflicts c,
-                     bool O_in_shared) {
+// What does not depend on where O is: bytes through shared memory for one score. `rows`: of a warp;
+// `block_m`: of a block.
+double bytes_K_V_S(double D, double rows, double block_m, Conflicts c) {
   const double bring_in = 2 * 2 * D / block_m;  // a key's K and V, written once for the block
   const double read_KV = 2 * 2 * D / rows * c.KV;
-  const double S = (4 + 4) * c.S;  // written by the fragment, read by the softmax
-  const double P = (2 + 2) * c.P;  // the other way round
-  // O: read and written by the fragments, and once more to let it shrink.
-  const double O = O_in_shared ? (2 * 4 * c.O + 2 * 4) * D / block_n : 0;
-  return bring_in + read_KV + S + P + O;
+  return bring_in + read_KV + (4 + 4) * c.S;  // S: written by the fragment, read by the softmax
+}
+
+// Version 1. P is written once and read for every 16 columns of O; O is read and written by the
+// fragments, and read and written again, a factor with it, to let it shrink.
+double bytes_v1(double D, double block_m, double block_n, Conflicts c) {
+  const double P = (2 + 2 * D / 16) * c.P, O = (2 * 4 * c.O + 2 * 4 + 4) * D / block_n;
+  return bytes_K_V_S(D, 16, block_m, c) + P + O;
 }
 
 Cost cost_one_warp(const Problem& p) {
   const Conflicts rows_of_16 = {.KV = 8, .S = 2, .P = 2, .O = 4};
-  return cost(p, bytes_a_score(p.head_dim, 16, 16, 16, rows_of_16, true));
+  return cost(p, bytes_v1(p.head_dim, 16, 16, rows_of_16));
 }
 Cost cost_shared_scores(const Problem& p) {
   const Conflicts rows_of_64 = {.KV = 8, .S = 4, .P = 8, .O = 4};
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, rows_of_64, true));
+  return cost(p, bytes_v1(p.head_dim, 64, 64, rows_of_64));
 }
-Cost cost_padded(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, {}, true));
-}
+Cost cost_padded(const Problem& p) { return cost(p, bytes_v1(p.head_dim, 64, 64, {})); }
+// Versions 2 and 3: P is written and read once, O nowhere.
 Cost cost_kept_output(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, {}, false));
+  return cost(p, bytes_K_V_S(p.head_dim, 16, 64, {}) + 2 + 2);
 }
 Cost cost_tall_warps(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 32, 128, 64, {}, false));
+  return cost(p, bytes_K_V_S(p.head_dim, 32, 128, {}) + 2 + 2);
 }
-// S and P are gone. Q is read for each tile of 64 keys.
+// Version 4: S and P nowhere; Q is read for each tile of 64 keys.
 Cost cost_asked_layout(const Problem& p) {
   const double D = p.head_dim, bring_in = 2 * 2 * D / 128, read_KV = 2 * 2 * D / 32;
   return cost(p, bring_in + read_KV + 2 * D / 64);

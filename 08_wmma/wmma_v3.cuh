@@ -9,7 +9,7 @@
 
 namespace al::wmma {
 
-// [snippet tile_v3]
+// [snippet tile]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 struct TileV3 {
   static constexpr int PAD = 8;
@@ -24,7 +24,6 @@ struct TileV3 {
 };
 // [/snippet]
 
-// [snippet kernel_v3]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
           int HEADS>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
@@ -79,6 +78,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     }
   }
 
+  // [snippet loop]
   for (int k0 = 0, b = 0; k0 < keys; k0 += BLOCK_N, b ^= 1) {
     cp_async_wait<0>();  // this thread's part of tile b has landed
     __syncthreads();     // everyone's has; and everyone is done with the other, and with Q
@@ -164,7 +164,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
   }
+  // [/snippet]
 
+  // [snippet output]
   __syncwarp();  // everyone has the last tile's factors, and its P
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
@@ -203,8 +205,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       __syncwarp();  // and read, before the next ones take their place
     }
   }
+  // [/snippet]
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
           int HEADS>

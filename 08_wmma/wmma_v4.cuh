@@ -93,7 +93,7 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(kWholeWarp, x, 2);
 }
 
-// [snippet tile_v4]
+// [snippet tile]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 struct TileV4 {
   static constexpr int PAD = 8;
@@ -109,7 +109,6 @@ struct TileV4 {
 };
 // [/snippet]
 
-// [snippet kernel_v4]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     attention_v4(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
@@ -193,6 +192,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
 
+    // [snippet softmax]
     // P = softmax of S, unnormalised, as A fragments
     RowsFragment<T> P_frag[BANDS][BLOCK_N / 16];
 #pragma unroll
@@ -254,6 +254,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
         }
       }
     }
+    // [/snippet]
 
     // O += P V  [WARP_ROWS, D]
     if (seen >= BLOCK_N || all_finite<D>(V_smem)) {
@@ -319,7 +320,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     __syncwarp();  // and read, before the next ones take their place
   }
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
 void launch_v4(const Problem& p, const Arguments& a, Stream stream) {

@@ -27,21 +27,18 @@ using cute::Tensor;  // not al::Tensor
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
 // [snippet config]
-template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_, bool Q_IN_REGISTERS_,
-          int FLAGS_ = 0, int MIN_BLOCKS_ = 1>
+template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_>
 struct Sm80Config {
-  static constexpr int FLAGS = FLAGS_, MIN_BLOCKS = MIN_BLOCKS_;
   using T = T_;
   static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_, WARPS = WARPS_;
   static constexpr int THREADS = 32 * WARPS;
-  static constexpr bool Q_IN_REGISTERS = Q_IN_REGISTERS_;  // or read again for each tile of keys
   static_assert(BLOCK_M % (16 * WARPS) == 0 && BLOCK_N % 16 == 0 && D % 16 == 0);
 
   // Shared memory in boxes of 8 rows x 128 bytes (64 for D = 32). Row r keeps its 16-byte pieces in
   // another order, piece p at p ^ r, so that ldmatrix, which reads one piece of 8 rows at once,
   // finds them in 8 different groups of banks.
-  static constexpr int BOX = std::min(D, 64);
-  using Box = decltype(composition(Swizzle < BOX == 64 ? 3 : 2, 3, 3 > {},
+  static constexpr int BOX = std::min(D, 64), BITS = BOX == 64 ? 3 : 2;  // of p and r
+  using Box = decltype(composition(Swizzle<BITS, 3, 3>{},
                                    Layout<Shape<_8, Int<BOX>>, Stride<Int<BOX>, _1>>{}));
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
   using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>>{}));
@@ -50,27 +47,21 @@ struct Sm80Config {
   using SmemVt = decltype(composition(
       SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
 
-  using SmemK2 = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, _2>{}));
-  using SmemVt2 = decltype(composition(
-      SmemK2{},
-      Layout<Shape<Int<D>, Int<BLOCK_N>, _2>, Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
-
   // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
   // two instructions' worth of B.
   using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
                        Tile<Int<16 * WARPS>, _16, _16>>;
 
   // Between global and shared memory: 16 bytes a thread, neighbours along a row.
+  static constexpr int ROWS_AT_ONCE = THREADS / (BOX / 8);
+  static_assert(BLOCK_M % ROWS_AT_ONCE == 0 && BLOCK_N % ROWS_AT_ONCE == 0);
   using CopyThreads =
-      Layout<Shape<Int<THREADS / (BOX / 8)>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
+      Layout<Shape<Int<ROWS_AT_ONCE>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
   using Load =
       decltype(make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
   using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
                                          Layout<Shape<_1, _8>>{}));
 
-  static constexpr std::size_t shared2() {
-    return shared_bytes<T[BLOCK_M * D], T[2 * BLOCK_N * D], T[2 * BLOCK_N * D]>();
-  }
   static constexpr std::size_t shared() {
     return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
   }
@@ -109,6 +100,33 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
   return y;
 }
 
+// The tensor cores multiply V also by the zeros in P of keys that a row does not see, and 0 · NaN is
+// NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more, key
+// by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run.
+// [snippet by_hand]
+template <int D, typename T>
+__device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V, T* O, float* LSE,
+                                               int row0, int rows, KernelShape shape) {
+  const int lane = threadIdx.x % 32;
+  for (int i = row0 + threadIdx.x / 32; i < row0 + rows; i += blockDim.x / 32) {
+    float m = -std::numeric_limits<float>::infinity(), l = 0, o[D / 32] = {};
+    for (int j = 0; j < shape.visible_keys(i); ++j) {
+      float s = 0;
+      for (int d = lane; d < D; d += 32) s += float(Q[i * D + d]) * float(K[j * D + d]);
+      for (int x = 16; x > 0; x /= 2) s += __shfl_xor_sync(0xffffffff, s, x);
+      s *= shape.scale;
+      const float m_new = fmaxf(m, s);
+      const float shrink = expf(m - m_new), p = expf(s - m_new);
+      for (int x = 0; x < D / 32; ++x) o[x] = o[x] * shrink + p * float(V[j * D + lane + 32 * x]);
+      l = l * shrink + p;
+      m = m_new;
+    }
+    for (int x = 0; x < D / 32; ++x) O[i * D + lane + 32 * x] = T(l == 0 ? 0 : o[x] / l);
+    if (LSE && lane == 0) LSE[i] = m + logf(l);
+  }
+}
+// [/snippet]
+
 // Are these values finite? 0 · x is 0 then, and NaN for an infinity or a NaN.
 template <typename Engine, typename Layout>
 __device__ __forceinline__ bool all_finite(const Tensor<Engine, Layout>& x) {
@@ -137,17 +155,12 @@ __device__ __forceinline__ void load_tile(const Load& load, const Source& from, 
   }
 }
 
-// C += A Bᵀ. The operands come from shared memory in slices of 16 along K, the next slice on its
-// way into registers while this one is multiplied. Without FETCH_A the whole of A is there already.
-template <bool FETCH_A, typename Mma, typename C, typename A, typename AFrom, typename ATo,
-          typename ACopy, typename B, typename BFrom, typename BTo, typename BCopy>
-__device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const ACopy& copy_A,
-                                         const AFrom& A_from, ATo&& A_to, const B& b,
-                                         const BCopy& copy_B, const BFrom& B_from, BTo&& B_to) {
-  const auto fetch = [&](int k) {
-    if constexpr (FETCH_A) copy(copy_A, A_from(_, _, k), A_to(_, _, k));
-    copy(copy_B, B_from(_, _, k), B_to(_, _, k));
-  };
+// C += A Bᵀ, in slices of 16 along K. fetch(k) takes slice k of the operands from shared memory into
+// a and b; the next slice is on its way while this one is multiplied.
+// [snippet multiply]
+template <typename Mma, typename C, typename A, typename B, typename Fetch>
+__device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const B& b,
+                                         const Fetch& fetch) {
   constexpr int SLICES = decltype(size<2>(a))::value;
   fetch(0);
 #pragma unroll
@@ -156,10 +169,11 @@ __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const
     gemm(mma, a(_, _, k), b(_, _, k), c);
   }
 }
+// [/snippet]
 
 // [snippet kernel]
 template <typename Config>
-__global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
+__global__ void __launch_bounds__(Config::THREADS)
     flash_sm80(const typename Config::T* Q, const typename Config::T* K,
                const typename Config::T* V, typename Config::T* O, float* LSE, KernelShape shape,
                TileOrder order) {
@@ -222,25 +236,24 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   Tensor tSrQ = mma_thread.partition_fragment_A(sQ);   // (8, MMA_M, D / 16)
   Tensor tSrK = mma_thread.partition_fragment_B(sK);   // (4, MMA_N, D / 16)
   Tensor tOrV = mma_thread.partition_fragment_B(sVt);  // (4, MMA_D, N / 16)
-  const auto fetch_Q = make_tiled_copy_A(Copy_Atom<LdMatrix, T>{}, mma);
-  const auto fetch_K = make_tiled_copy_B(Copy_Atom<LdMatrix, T>{}, mma);
-  const auto fetch_V = make_tiled_copy_B(Copy_Atom<LdMatrixTransposed, T>{}, mma);
-  const auto fetch_Q_thread = fetch_Q.get_thread_slice(thread);
-  const auto fetch_K_thread = fetch_K.get_thread_slice(thread);
-  const auto fetch_V_thread = fetch_V.get_thread_slice(thread);
-  const Tensor tSsQ = fetch_Q_thread.partition_S(sQ);
-  const Tensor tSsK = fetch_K_thread.partition_S(sK);
-  const Tensor tOsV = fetch_V_thread.partition_S(sVt);
-  Tensor tSrQ_view = fetch_Q_thread.retile_D(tSrQ);
-  Tensor tSrK_view = fetch_K_thread.retile_D(tSrK);
-  Tensor tOrV_view = fetch_V_thread.retile_D(tOrV);
+  const auto ldsm_Q = make_tiled_copy_A(Copy_Atom<LdMatrix, T>{}, mma);
+  const auto ldsm_K = make_tiled_copy_B(Copy_Atom<LdMatrix, T>{}, mma);
+  const auto ldsm_V = make_tiled_copy_B(Copy_Atom<LdMatrixTransposed, T>{}, mma);
+  const auto ldsm_Q_thread = ldsm_Q.get_thread_slice(thread);
+  const auto ldsm_K_thread = ldsm_K.get_thread_slice(thread);
+  const auto ldsm_V_thread = ldsm_V.get_thread_slice(thread);
+  const Tensor tSsQ = ldsm_Q_thread.partition_S(sQ);
+  const Tensor tSsK = ldsm_K_thread.partition_S(sK);
+  const Tensor tOsV = ldsm_V_thread.partition_S(sVt);
+  Tensor tSrQ_view = ldsm_Q_thread.retile_D(tSrQ);
+  Tensor tSrK_view = ldsm_K_thread.retile_D(tSrK);
+  Tensor tOrV_view = ldsm_V_thread.retile_D(tOrV);
 
   Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
   Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
   constexpr int ROWS = decltype(size<0>(O_rows))::value;  // of this thread
-  const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
-  const Tensor where_O = make_tensor(tOcO.data(), as_rows_and_columns(tOcO.layout()));
   float m[ROWS], l[ROWS];  // largest score, before it is scaled; this thread's part of the sum
+  bool V_finite = true;    // in the masked tiles
   clear(tOrO);
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) m[r] = -INF, l[r] = 0;
@@ -249,7 +262,7 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
   const float scale_log2 = fmaxf(fabsf(shape.scale) * float(M_LOG2E), 1e-30f);
 
   // One tile of keys. MASKED: some row does not see all of it.
-  const auto step = [&](auto masked, int j) {
+  const auto step = [&](auto masked, int j) __attribute__((always_inline)) {
     constexpr bool MASKED = decltype(masked)::value;
     cp_async_wait<0>();
     __syncthreads();  // K tile j is complete; everyone is done reading the V before
@@ -258,18 +271,19 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
     // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
     Tensor tSrS = partition_fragment_C(mma, Shape<Int<BLOCK_M>, Int<BLOCK_N>>{});
     clear(tSrS);
-    if (Config::Q_IN_REGISTERS && j == tiles - 1) copy(fetch_Q, tSsQ, tSrQ_view);
-    multiply<!Config::Q_IN_REGISTERS>(mma, tSrS, tSrQ, fetch_Q, tSsQ, tSrQ_view, tSrK, fetch_K,
-                                      tSsK, tSrK_view);
+    multiply(mma, tSrS, tSrQ, tSrK, [&](int k) {
+      copy(ldsm_Q, tSsQ(_, _, k), tSrQ_view(_, _, k));
+      copy(ldsm_K, tSsK(_, _, k), tSrK_view(_, _, k));
+    });
     Tensor S = make_tensor(tSrS.data(), as_rows_and_columns(tSrS.layout()));  // (rows, columns)
 
     cp_async_wait<0>();
-    bool V_finite = true;
+    // V tile j is complete; everyone is done reading K.
     if constexpr (MASKED) {
-      V_finite = __syncthreads_and(all_finite(tVsV));
+      V_finite &= __syncthreads_and(all_finite(tVsV)) != 0;
     } else {
       __syncthreads();
-    }  // V tile j is complete; everyone is done reading K
+    }
     if (j > 0) load_K(j - 1);
 
     if constexpr (MASKED) {
@@ -299,7 +313,7 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
       grown |= m_new[r] > m[r];
     }
     // Seldom, after the first tiles: a row's maximum has grown, what is summed up shrinks.
-    if ((Config::FLAGS & 4) || __any_sync(0xffffffff, grown)) {
+    if (__any_sync(0xffffffff, grown)) {
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {
         // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
@@ -322,35 +336,11 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
       }
     }
 
-    // The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
-    // NaN. So infinities and NaNs go by hand to the rows that see them, and are zero from then on.
-    if (MASKED && !V_finite) {
-#pragma unroll 1
-      for (int key = 0; key < BLOCK_N; ++key) {
-#pragma unroll
-        for (int d = 0; d < size<1>(O_rows); ++d) {
-          const float v = static_cast<float>(sV(key, get<1>(where_O(0, d))));
-          if (v - v == 0) continue;  // finite
-#pragma unroll
-          for (int r = 0; r < ROWS; ++r) {
-            const int visible = shape.visible_keys(row0 + get<0>(where_O(r, 0))) - j * BLOCK_N;
-            if (key < visible) O_rows(r, d) += v;
-          }
-        }
-      }
-      __syncthreads();  // everyone has seen them
-#pragma unroll
-      for (int i = 0; i < size(tVsV); ++i) {
-        const float v = static_cast<float>(tVsV(i));
-        if (v - v != 0) tVsV(i) = T(0.0f);
-      }
-      __syncthreads();  // they are gone
-    }
-
     // O += P V: what was the result of one product is the operand of the next, in the same lanes.
     const Tensor P = rounded<T>(tSrS);
     const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
-    multiply<false>(mma, tOrO, tOrP, fetch_Q, tSsQ, tSrQ_view, tOrV, fetch_V, tOsV, tOrV_view);
+    multiply(mma, tOrO, tOrP, tOrV,
+             [&](int k) { copy(ldsm_V, tOsV(_, _, k), tOrV_view(_, _, k)); });
   };
 
   if (tiles > 0) {
@@ -370,7 +360,12 @@ __global__ void __launch_bounds__(Config::THREADS, Config::MIN_BLOCKS)
 #pragma unroll 1
   for (; j >= 0; --j) step(false_type{}, j);
 
-    // Epilogue: O / l, LSE = m · scale + ln l.
+  if (!V_finite) return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset,
+                                             O + q_offset, LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr, row0, rows, shape);
+
+  // Epilogue: O / l, LSE = m · scale + ln l.
+  const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
+  const Tensor where_O = make_tensor(tOcO.data(), as_rows_and_columns(tOcO.layout()));
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
     l[r] += __shfl_xor_sync(0xffffffff, l[r], 1);
@@ -423,9 +418,11 @@ void launch_flash_sm80_config(const Problem& p, const Arguments& a, Stream strea
          static_cast<T*>(a.out), a.lse, KernelShape(p), order);
 }
 
-// The tiles that were fastest on an H200.
+// The tiles that were fastest on an H200 (README.md).
 template <typename T, int D>
-using Sm80Best = Sm80Config<T, D, D == 256 ? 64 : 128, D <= 64 ? 128 : 64, 4, false>;
+using Sm80Best = std::conditional_t<
+    D <= 64, Sm80Config<T, D, 128, 128, 4>,
+    std::conditional_t<D == 128, Sm80Config<T, D, 128, 48, 4>, Sm80Config<T, D, 128, 64, 8>>>;
 
 template <int D>
 void launch_flash_sm80(const Problem& p, const Arguments& a, Stream stream) {

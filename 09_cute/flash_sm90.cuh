@@ -338,13 +338,6 @@ __device__ __forceinline__ void exponentials(Scores& S, RowState& row, float sca
 }
 // [/snippet]
 
-template <bool LAZY, typename Scores>
-__device__ __forceinline__ bool softmax(Scores& S, RowState& row, float scale_log2) {
-  const bool moved = row_maxima<LAZY>(S, row, scale_log2);
-  exponentials(S, row, scale_log2);
-  return moved;
-}
-
 // The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is NaN.
 // So where O is not finite it is summed up again, on the CUDA cores and of visible keys alone. Slow,
 // and only where some V is NaN or infinite.
@@ -552,7 +545,8 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           warpgroup_fence_operand(tSrS);
           release_K();
           if constexpr (decltype(masked)::value) mask(S);
-          if (softmax<Config::STEPS.lazy_rescale>(S, rows, scale_log2)) rescale_O();
+          if (row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2)) rescale_O();
+          exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
           start_O();
           wait_O();
@@ -574,7 +568,8 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           warpgroup_fence_operand(tSrS);
           release_K();
           if (j >= whole) mask(S);
-          softmax<false>(S, rows, scale_log2);
+          row_maxima<false>(S, rows, scale_log2);
+          exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
         }
         // O += P V of tile j, under which S and P of tile j - 1 are made.
@@ -592,18 +587,11 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           release_K();
           --j;
           if constexpr (decltype(masked)::value) mask(S);
-          if constexpr (Config::STEPS.rescale_first) {
-            const bool moved = row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
-            wait_O();
-            if (moved) rescale_O();
-            exponentials(S, rows, scale_log2);
-            round_to(tOrP, tSrS);
-          } else {
-            const bool moved = softmax<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
-            wait_O();
-            round_to(tOrP, tSrS);
-            if (moved) rescale_O();
-          }
+          const bool moved = row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
+          exponentials(S, rows, scale_log2);
+          wait_O();
+          round_to(tOrP, tSrS);
+          if (moved) rescale_O();
         };
 #pragma unroll 1
         while (j > whole) step(true_type{});
@@ -769,8 +757,8 @@ void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream) {
 template <int D>
 void launch_flash_sm90(const Problem& p, const Arguments& a, Stream stream) {
   const auto with = [&]<typename T>(T) {
-    p.causal ? launch_flash_sm90_as<T, D, true, kAllSteps>(p, a, stream)
-             : launch_flash_sm90_as<T, D, false, kAllSteps>(p, a, stream);
+    p.causal ? launch_flash_sm90_as<T, D, true, best_steps(D)>(p, a, stream)
+             : launch_flash_sm90_as<T, D, false, best_steps(D)>(p, a, stream);
   };
   p.dtype == DType::fp16 ? with(half_t{}) : with(bfloat16_t{});
 }

@@ -2,6 +2,7 @@
 // Runs on the host; no GPU, no emulator. What it prints is layouts.out, which a test compares and
 // the README quotes.
 #include <cstdio>
+#include <vector>
 
 #include "09_cute/flash_sm80.cuh"
 
@@ -27,9 +28,9 @@ void layouts() {
   begin("layout");
   const auto rows = make_layout(Shape<_2, _4>{}, LayoutRight{});
   const auto nested = Layout<Shape<_2, Shape<_2, _2>>, Stride<_4, Stride<_1, _8>>>{};
-  show("row-major [2, 4]", rows);
+  std::printf("row-major [2, 4]: ");
   print_layout(rows);
-  show("columns in two levels", nested);
+  std::printf("columns in two levels: ");
   print_layout(nested);
   end();
 }

@@ -143,18 +143,14 @@ TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
   TileOrder order;
   order.heads = p.batch * p.heads;
   order.tiles_m = ceil_div(p.seq, block_m);
-  std::int64_t at_once;
-  if (!p.causal) {
-    // All tiles take the same time. As few heads as keep every SM busy.
-    at_once = ceil_div(device.sms, order.tiles_m);
-  } else if (std::int64_t{order.heads} * order.tiles_m < 8 * device.sms) {
-    // Few tiles: a long one that starts late would end alone, so all long ones come first.
-    at_once = order.heads;
-  } else {
-    // As many heads as find their K and V in two thirds of L2.
-    const std::size_t kv_bytes = std::size_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
-    at_once = p.group() * std::max<std::size_t>(1, device.l2_bytes / 3 * 2 / kv_bytes);
-  }
+  // Blocks that run at the same time should find K and V in L2: because those of all their heads
+  // fit into (two thirds of) it, or because eight blocks read the same head's at about the same
+  // time. Within these bounds the more heads the better when causal, since all long tiles of a
+  // group come before its short ones; else as few heads as keep every SM busy.
+  const std::int64_t kv_bytes = std::int64_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
+  const std::int64_t fitting = p.group() * (std::int64_t(device.l2_bytes) / 3 * 2 / kv_bytes);
+  const std::int64_t at_once = p.causal ? std::max<std::int64_t>(fitting, device.sms / 8)
+                                        : ceil_div(device.sms, order.tiles_m);
   // In groups of equal size: the last one ends the launch, and a small one would end it unevenly.
   const int groups = static_cast<int>((order.heads + at_once - 1) / at_once);
   order.at_once = ceil_div(order.heads, groups);

@@ -59,7 +59,16 @@ std::vector<float> run(const Variant& variant, const Problem& p, const std::vect
   const DeviceBuffer Q = on_device(q, "Q"), K = on_device(k, "K"), V = on_device(v, "V");
   DeviceBuffer O(p.out_bytes(), "O");
   O.poison();
-  variant.launch(p, {.q = Q.data(), .k = K.data(), .v = V.data(), .out = O.data()}, nullptr);
+  const std::vector<std::byte> zeros(variant.workspace ? variant.workspace(p) : 0);
+  DeviceBuffer workspace(zeros.size(), "workspace");
+  workspace.write(zeros.data(), zeros.size());
+  variant.launch(p,
+                 {.q = Q.data(),
+                  .k = K.data(),
+                  .v = V.data(),
+                  .out = O.data(),
+                  .workspace = workspace.data()},
+                 nullptr);
   std::vector<std::byte> raw(p.out_bytes());
   O.read(raw.data(), raw.size());
   return decode(p.dtype, raw.data(), p.out_elements());
@@ -127,7 +136,7 @@ TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
               if (d == bad_column && p.visible_keys(i) > first_bad) {
                 lost += std::isfinite(O[x]);
               } else {
-                leaked += O[x] != clean[x];
+                leaked += !(std::abs(O[x] - clean[x]) < 0.02f);  // by another order of sums
               }
             }
           }

@@ -223,7 +223,8 @@ int run(const Options& options, const Program& program, std::span<const Stage* c
     list(stages);
     return static_cast<int>(ExitCode::right);
   }
-  if (options.sweep == Sweep::splits) {
+  const auto has_splits = [](const Stage* stage) { return !stage->splits.empty(); };
+  if (options.sweep == Sweep::splits && std::ranges::none_of(stages, has_splits)) {
     throw usage_error("--sweep splits is not for " + program.name +
                       ": only chapter 07 splits the keys; choose tiles or seq=LO:HI.");
   }

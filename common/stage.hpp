@@ -91,6 +91,9 @@ struct Stage {
   // Rows made of libraries that this stage's table and all later ones show.
   std::span<const Variant> yardsticks;
   int default_seq = 0;  // --seq where none is given; 0: the config's
+  // --sweep splits: the best variant with one chunk of keys a head, with two, …, and with as many
+  // as the chapter's model says.
+  std::span<const Variant> splits = {};
 };
 
 // A point of `--sweep tiles`: a variant made for one tile.

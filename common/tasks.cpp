@@ -92,11 +92,14 @@ std::vector<Task> make_tasks(const Options& options, std::span<const Stage* cons
   for (const Stage* stage : stages) {
     if (options.sweep == Sweep::tiles) {
       for (const TilePoint& tile : tiles) tasks.push_back({stage, tile.variant, Role::stage, ""});
+    } else if (options.sweep == Sweep::splits) {
+      for (const Variant& split : stage->splits) tasks.push_back({stage, split, Role::stage, ""});
     } else {
       add_stage(tasks, *stage, options.variants, sizes);
     }
   }
-  if (!options.check_only && options.sweep != Sweep::tiles) add_yardsticks(tasks, stages);
+  const bool tuning = options.sweep == Sweep::tiles || options.sweep == Sweep::splits;
+  if (!options.check_only && !tuning) add_yardsticks(tasks, stages);
   return tasks;
 }
 

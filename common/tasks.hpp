@@ -23,7 +23,8 @@ struct Task {
 };
 
 // What to run on a problem of these sizes; its operation does not matter, for each task has its
-// own. `tiles` are run in place of the variants with --sweep tiles. A task comes after the one it
+// own. `tiles` are run in place of the variants with --sweep tiles, a stage's splits with --sweep
+// splits. A task comes after the one it
 // is timed against when they have the same operation; the yardsticks come last.
 std::vector<Task> make_tasks(const Options& options, std::span<const Stage* const> stages,
                              std::span<const TilePoint> tiles, const Problem& sizes);

@@ -265,7 +265,7 @@ void bulk_store_wait(std::size_t newer_groups, Where where) {
   Worker& w = entered.worker;
   StoreGroups& groups = w.async.store_groups[w.current];
   while (groups.committed.size() > newer_groups) {
-    const std::vector<std::size_t> oldest = groups.committed.front();
+    const std::vector<std::size_t>& oldest = groups.committed.front();
     StoresDone done(w, oldest);
     w.wait_for(done, where);
     for (const std::size_t i : oldest) {
