@@ -97,7 +97,7 @@ TEST_CASE("every rung is right, causal and full, ragged or not") {
                               tile<64, 32, 64, 4, 4, kRung2>("exp2"),
                               tile<64, 32, 64, 4, 4, kRung3>("early_exit"),
                               tile<64, 32, 64, 4, 4, kRung4>("two_pass"),
-                              tile<64, 32, 64, 4, 4, kRung5>("longest_first"),
+                              tile<64, 32, 64, 4, 4, kRung5>("by_length"),
                               tile<64, 32, 64, 4, 4, kRung6>("padded_p"),
                               tile<64, 32, 64, 4, 4, kRung7>("prefetch"),
                               tile<64, 32, 64, 4, 4, kAllChanges & ~kEpilogueNorm>("divide")};
@@ -143,7 +143,8 @@ void check_scores(float (*score)(int j), const char* what) {
 TEST_CASE("maxima that stay, creep, jump, and start far below") {
   check_scores([](int) { return 3.0f; }, "constant");
   check_scores([](int j) { return j / 64.0f; }, "creeping: 5 in all, less than the threshold");
-  check_scores([](int j) { return 0.25f * j; }, "growing by more than the threshold in a few tiles");
+  check_scores([](int j) { return 0.25f * j; },
+               "growing by more than the threshold in a few tiles");
   check_scores([](int j) { return 2.0f * j; }, "growing by more than the threshold in each tile");
   check_scores([](int j) { return -2.0f * j; }, "falling");
   check_scores([](int j) { return j < 290 ? -500.0f : 500.0f; }, "far below, then far above");

@@ -12,9 +12,9 @@ namespace al::fp8 {
 namespace {
 
 // [snippet step]
-// The mean square of what rounding x to the format costs: the error lies anywhere within half a step
-// either side, which makes step² / 12. A step is 2^-3 (e4m3) or 2^-2 (e5m2) of the power of two
-// below x, and no finer than that of the smallest normal number.
+// The mean square of what rounding x to the format costs: the error lies anywhere within half a
+// step either side, which makes step² / 12. A step is 2^-3 (e4m3) or 2^-2 (e5m2) of the power of
+// two below x, and no finer than that of the smallest normal number.
 double rounding_variance(DType format, double x) {
   const bool e4m3 = format == DType::e4m3;
   const double magnitude = std::max(std::abs(x), e4m3 ? 0x1p-6 : 0x1p-14);
@@ -66,7 +66,8 @@ struct Predicted {
 //
 //   P:       p_j is off by δp_j                       O by Σ δp_j v_j
 //   V:       v_j is off by δv_j                       O by Σ p_j δv_j
-//   scores:  s_j is off by scale · Σ_d (δq_d k_jd + q_d δk_jd), which makes p_j (1 + δs_j), and since
+//   scores:  s_j is off by scale · Σ_d (δq_d k_jd + q_d δk_jd), which makes p_j (1 + δs_j), and
+//   since
 //            the weights still add up to 1                O by Σ p_j δs_j (v_j - o)
 //
 // `q`, `k`: as they were rounded, so rotated where they are.
@@ -98,13 +99,15 @@ Predicted predict_row(const Problem& p, const HostInputs& in8, const Setting& se
   Predicted row;
   for (int j = 0; j < visible; ++j) {
     // The largest weight is a power of two and not rounded.
-    const double dp = weight[j] == 1 ? 0 : rounding_variance(format, weight[j] * unit) / (unit * unit);
+    const double dp =
+        weight[j] == 1 ? 0 : rounding_variance(format, weight[j] * unit) / (unit * unit);
     const double pj = weight[j] / l;
     for (int d = 0; d < D; ++d) {
       const double vd = sv * v[j * D + d];
       row.kernel += dp / (l * l) * vd * vd;
-      row.total += pj * pj * (sv * sv * rounding_variance(format, v[j * D + d]) +
-                              score_variance[j] * (vd - o[d]) * (vd - o[d]));
+      row.total += pj * pj *
+                   (sv * sv * rounding_variance(format, v[j * D + d]) +
+                    score_variance[j] * (vd - o[d]) * (vd - o[d]));
     }
   }
   row.total += row.kernel;
@@ -113,7 +116,7 @@ Predicted predict_row(const Problem& p, const HostInputs& in8, const Setting& se
 // [/snippet]
 
 Errors compare_rows(const Problem& p, const ReferenceRows& exact, const std::vector<float>& O,
-                    const std::vector<Predicted>& predicted, double Predicted::* which) {
+                    const std::vector<Predicted>& predicted, double Predicted::*which) {
   Errors errors;
   const int D = p.head_dim;
   double error_squares = 0, exact_squares = 0, predicted_squares = 0;
@@ -132,7 +135,8 @@ Errors compare_rows(const Problem& p, const ReferenceRows& exact, const std::vec
     const double expected = predicted[r].*which + size * 0x1p-22 / 3;
     predicted_squares += expected;
     if (size > 0) errors.worst_row = std::max(errors.worst_row, std::sqrt(error / size));
-    if (expected > 0) errors.worst_ratio = std::max(errors.worst_ratio, std::sqrt(error / expected));
+    if (expected > 0)
+      errors.worst_ratio = std::max(errors.worst_ratio, std::sqrt(error / expected));
   }
   errors.whole = std::sqrt(error_squares / exact_squares);
   errors.predicted = std::sqrt(predicted_squares / exact_squares);

@@ -14,10 +14,10 @@ struct Setting {
 
 // Of O, over the rows that a check looks at (rows_to_check).
 struct Errors {
-  double whole = 0;      // ||O - exact|| / ||exact|| over all of them
-  double worst_row = 0;  // the same of the worst row
-  double max_abs = 0;    // largest |O - exact|
-  double predicted = 0;  // `whole` as the format's step sizes predict it
+  double whole = 0;        // ||O - exact|| / ||exact|| over all of them
+  double worst_row = 0;    // the same of the worst row
+  double max_abs = 0;      // largest |O - exact|
+  double predicted = 0;    // `whole` as the format's step sizes predict it
   double worst_ratio = 0;  // the largest that a row's error is of the row's predicted one
 };
 

@@ -1,7 +1,7 @@
 // 06_fp8_prefetch_v3_accuracy: what 8 bits cost, by format, scale and rotation, on normal data and
 // on outliers, beside what theory says. On a GPU also the time that quantising takes.
-#include <cstdio>
 #include <cmath>
+#include <cstdio>
 #include <exception>
 #include <string>
 #include <vector>
@@ -42,7 +42,8 @@ void print_table(const Problem& p) {
   }
   std::printf("\n");
   for (const Distribution data : {Distribution::normal, Distribution::outliers}) {
-    std::printf("%s\n", data == Distribution::normal ? "normal data" : "one in 1024 is 20 times larger");
+    std::printf("%s\n",
+                data == Distribution::normal ? "normal data" : "one in 1024 is 20 times larger");
     for (const Line& line : kLines) {
       const Accuracy a = measure_accuracy(p, {data, line.how, line.scale_P});
       std::printf("  %-25s ", line.name);
@@ -87,11 +88,11 @@ void print_time(const Problem&) {}
 #endif
 
 int run(int argc, char** argv) {
-  const auto options = parse_options(
-      argc, argv,
-      {.name = "06_fp8_prefetch_v3_accuracy",
-       .title = "What 8-bit operands cost in accuracy, measured and predicted",
-       .variants = {}});
+  const auto options =
+      parse_options(argc, argv,
+                    {.name = "06_fp8_prefetch_v3_accuracy",
+                     .title = "What 8-bit operands cost in accuracy, measured and predicted",
+                     .variants = {}});
   if (!options) return static_cast<int>(ExitCode::right);
   for (const NamedProblem& named : options->problems) {
     const Problem& p = named.problem;

@@ -29,9 +29,9 @@
 namespace al::fp8 {
 
 // [snippet tile]
-// Registers decide. A consumer thread holds BLOCK_N / 2 of S, D / 2 of O, BLOCK_N / 8 of P; the more
-// keys in a tile, the fewer waits. 64 K registers an SM: two consumers have 240 a thread, three 160,
-// because the producer gives back what it does not need.
+// Registers decide. A consumer thread holds BLOCK_N / 2 of S, D / 2 of O, BLOCK_N / 8 of P; the
+// more keys in a tile, the fewer waits. 64 K registers an SM: two consumers have 240 a thread,
+// three 160, because the producer gives back what it does not need.
 template <int D_>
 struct WgmmaTile {
   static constexpr int D = D_;
@@ -76,8 +76,9 @@ struct Place {
 };
 
 // [snippet order]
-// The tiles of queries, longest first, so that the short ones fill the end; and dealt to and fro, or
-// block 0 would get the longest of each round. Heads `group` at a time: their K and V stay in L2.
+// The tiles of queries, longest first, so that the short ones fill the end; and dealt to and fro,
+// or block 0 would get the longest of each round. Heads `group` at a time: their K and V stay in
+// L2.
 struct WorkList {
   int m_tiles, heads, group;  // heads: B·Hq
   bool causal;
@@ -86,7 +87,8 @@ struct WorkList {
     int bh, m;
   };
   __device__ int size() const { return m_tiles * heads; }
-  // The block's item in this round; in the last round there may be none, and it lies beyond the end.
+  // The block's item in this round; in the last round there may be none, and it lies beyond the
+  // end.
   __device__ int index(int round) const {
     const int blocks = gridDim.x, mine = blockIdx.x;
     return round * blocks + (round % 2 == 0 ? mine : blocks - 1 - mine);
@@ -100,7 +102,8 @@ struct WorkList {
 };
 // [/snippet]
 
-// A descriptor of what lies `bytes` further on: the address is in its lowest bits, in 16-byte units.
+// A descriptor of what lies `bytes` further on: the address is in its lowest bits, in 16-byte
+// units.
 __device__ __forceinline__ std::uint64_t further(std::uint64_t descriptor, int bytes) {
   return descriptor + (bytes >> 4);
 }
@@ -124,9 +127,10 @@ struct KeyTiles {
 
 template <typename T, int D>
 __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
-    attention_wgmma(const __grid_constant__ TensorMap Q_map, const __grid_constant__ TensorMap K_map,
-                    const T* V_tiles, void* O, DType out_dtype, float* LSE, Scales scales,
-                    float shift, int key_groups, WorkList work, KernelShape shape) {
+    attention_wgmma(const __grid_constant__ TensorMap Q_map,
+                    const __grid_constant__ TensorMap K_map, const T* V_tiles, void* O,
+                    DType out_dtype, float* LSE, Scales scales, float shift, int key_groups,
+                    WorkList work, KernelShape shape) {
   using Tile = WgmmaTile<D>;
   constexpr int BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N, STAGES = Tile::STAGES;
   constexpr int CONSUMERS = Tile::CONSUMERS, SPAN = Tile::SPAN, SPANS = Tile::SPANS;
@@ -226,8 +230,8 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     if (work.index(round) >= work.size()) break;
     const auto [bh, m] = work.item(work.index(round));
     const int head = bh % shape.heads, shared_head = head / shape.group;
-    const int row0 = m * BLOCK_M + 64 * consumer;      // of this warpgroup
-    const int my_row = row0 + 16 * warp + lane / 4;    // and 8 below it
+    const int row0 = m * BLOCK_M + 64 * consumer;    // of this warpgroup
+    const int my_row = row0 + 16 * warp + lane / 4;  // and 8 below it
     const int tiles = key_tiles.seen_by(m * BLOCK_M, BLOCK_M);
     const int my_tiles = key_tiles.seen_by(row0, 64);  // the others are for rows further down
     const int whole_tiles = key_tiles.whole(row0);
@@ -258,8 +262,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     // O += P V: starts it. 32 keys at a time; V's cores of 8 columns x 16 keys lie 128 bytes apart
     // along D, and D · 16 along the keys.
     const auto start_PV = [&] {
-      const std::uint64_t V =
-          wgmma_descriptor(&V_smem[V_place.stage], Swizzle::none, 16 * D, 128);
+      const std::uint64_t V = wgmma_descriptor(&V_smem[V_place.stage], Swizzle::none, 16 * D, 128);
 #pragma unroll
       for (int k = 0; k < BLOCK_N / 32; ++k) {
         wgmma_rs<T>(O_rmem, P_rmem[k], further(V, k * 32 * D), true);

@@ -22,8 +22,7 @@ int key_groups_of_best(const Problem& p) {
 }
 
 void launch_best(const Problem& p, const Operands& operands, Stream stream) {
-  takes_wgmma(device()) ? launch_wgmma(p, operands, stream)
-                        : launch_mma(p, operands, 2, stream);
+  takes_wgmma(device()) ? launch_wgmma(p, operands, stream) : launch_mma(p, operands, 2, stream);
 }
 
 }  // namespace fp8
@@ -141,7 +140,9 @@ std::string refuse_quantised(const Problem& p, const DeviceInfo& device) {
   return refuse_mma<2>(in8, device);
 }
 
-std::size_t workspace_quantised(const Problem& p) { return Tensors8::bytes(p, key_groups_of_best(p)); }
+std::size_t workspace_quantised(const Problem& p) {
+  return Tensors8::bytes(p, key_groups_of_best(p));
+}
 
 template <bool ROTATE>
 void launch_quantised(const Problem& p, const Arguments& a, Stream stream) {

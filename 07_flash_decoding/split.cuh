@@ -23,10 +23,10 @@ struct SplitTile {
   static constexpr int ELEMENTS = VEC * VECTORS;             // likewise
   static constexpr int GROUPS = 32 / LANES;                  // keys that a warp takes at once
   // … and how often, before it computes: the loads of so many keys are on their way together.
-  static constexpr int UNROLL = (ROWS == 1 ? 4 : 2) / VECTORS;
+  static constexpr int UNROLL = 4 / VECTORS;
   static constexpr int KEYS = GROUPS * UNROLL;
   static constexpr int BLOCK_KEYS = KEYS * WARPS < 16 ? 16 : KEYS * WARPS;
-  static constexpr int BLOCKS_PER_SM = 2;
+  static constexpr int BLOCKS_PER_SM = ROWS == 1 ? 2 : 1;
 };
 // [/snippet]
 

@@ -10,8 +10,8 @@
 //   copying thread    K₃ Q ──► K₂ V₃ ──► K₁ V₂ ──► K₀ V₁ ──► V₀    waits until a buffer is empty
 //   each warpgroup        S₃    S₂ O₃     S₁ O₂     S₀ O₁     O₀   waits until a buffer is full
 //
-// Keys are walked in tiles of BLOCK_N, the last tile first: the masked ones come first then, and the
-// loop after them knows no mask. The softmax is that of flash_sm80.cuh.
+// Keys are walked in tiles of BLOCK_N, the last tile first: the masked ones come first then, and
+// the loop after them knows no mask. The softmax is that of flash_sm80.cuh.
 #pragma once
 
 #include <algorithm>
@@ -56,17 +56,17 @@ struct Sm90Config {
   static constexpr int COPY_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
   static constexpr int COMPUTE_REGISTERS = WARPGROUPS == 2 ? 240 : 160;
 
-  // Shared memory in boxes of 8 rows x 128 bytes, swizzled as TMA writes and WGMMA reads them. A row
-  // of a tile is D / 64 boxes wide; each such column of boxes, a slab, is one copy.
+  // Shared memory in boxes of 8 rows x 128 bytes, swizzled as TMA writes and WGMMA reads them. A
+  // row of a tile is D / 64 boxes wide; each such column of boxes, a slab, is one copy.
   static constexpr int SLABS = D / 64;
   using Box = GMMA::Layout_K_SW128_Atom<T>;
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
   using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<K_STAGES>>{}));
   using SmemV = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<V_STAGES>>{}));
   // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
-  using SmemVt = decltype(composition(
-      SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
-                      Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
+  using SmemVt =
+      decltype(composition(SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
+                                           Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
 
   // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, and O [64, D] += P V with P from registers.
   using MmaQK = decltype(make_tiled_mma(WgmmaSS<T, BLOCK_N>{}));
@@ -88,15 +88,16 @@ struct Sm90Config {
   static constexpr bool O_HAS_ROOM =
       shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work, QTile>() <= 227 * 1024;
   static constexpr std::size_t SHARED =
-      O_HAS_ROOM ? shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work, QTile>() : WITHOUT_O;
+      O_HAS_ROOM ? shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work, QTile>()
+                 : WITHOUT_O;
 };
 // [/snippet]
 
 struct Sm90Arguments {
   TensorMap Q, K, V, O;  // [B, H, N, D]; a copy takes 64 columns of some rows of one head
   const void *Q_data, *K_data, *V_data;  // the same by address; see without_leaks()
-  float* LSE;            // [B, Hq, Nq] or nullptr
-  int* counter;          // tiles given away so far; 0 before and after a launch
+  float* LSE;                            // [B, Hq, Nq] or nullptr
+  int* counter;                          // tiles given away so far; 0 before and after a launch
   KernelShape shape;
   TileOrder order;
 };
@@ -169,7 +170,8 @@ struct Loader {
     for (int w = 0; w < Config::WARPGROUPS; ++w) {  // 64 rows at a time, as O will be stored
       for (int s = 0; s < Config::SLABS; ++s) {
         tma_load<L2Hint::evict_first>(&shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q,
-                                      &barriers.Q_full, {s * 64, work.row0 + w * 64, work.head, work.batch});
+                                      &barriers.Q_full,
+                                      {s * 64, work.row0 + w * 64, work.head, work.batch});
       }
     }
     Q_at.next();
@@ -191,9 +193,9 @@ struct Loader {
     mbarrier_arrive_expect_tx(&full[at.stage], sizeof(tiles[0]));
 #pragma unroll
     for (int s = 0; s < Config::SLABS; ++s) {
-      tma_load<L2Hint::evict_last>(&tiles[at.stage].data[s * Config::BLOCK_N * 64], map,
-                                   &full[at.stage],
-                                   {s * 64, j * Config::BLOCK_N, work.head / args.shape.group, work.batch});
+      tma_load<L2Hint::evict_last>(
+          &tiles[at.stage].data[s * Config::BLOCK_N * 64], map, &full[at.stage],
+          {s * 64, j * Config::BLOCK_N, work.head / args.shape.group, work.batch});
     }
     at.next();
   }
@@ -235,16 +237,16 @@ __device__ __forceinline__ void copy_tiles(const Sm90Arguments& args,
 }
 // [/snippet]
 
-// An accumulator ((2, 2, N/8), 1, 1) seen as the matrix it is to the softmax: the thread's two rows,
-// 8 apart, and their columns (2, N/8).
+// An accumulator ((2, 2, N/8), 1, 1) seen as the matrix it is to the softmax: the thread's two
+// rows, 8 apart, and their columns (2, N/8).
 template <typename Fragment>
 __device__ __forceinline__ auto by_rows(Fragment& c) {
   const auto l = c.layout();
   return make_tensor(c.data(), make_layout(get<0, 1>(l), make_layout(get<0, 0>(l), get<0, 2>(l))));
 }
 
-// Rounds a fragment, two elements an instruction, in their order: what WGMMA leaves of 16 columns of
-// its result is in the same lanes what it wants of 16 columns of its A operand.
+// Rounds a fragment, two elements an instruction, in their order: what WGMMA leaves of 16 columns
+// of its result is in the same lanes what it wants of 16 columns of its A operand.
 template <typename From, typename To>
 __device__ __forceinline__ void round_to(To& to, const From& from) {
 #pragma unroll
@@ -338,9 +340,9 @@ __device__ __forceinline__ void exponentials(Scores& S, RowState& row, float sca
 }
 // [/snippet]
 
-// The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is NaN.
-// So where O is not finite it is summed up again, on the CUDA cores and of visible keys alone. Slow,
-// and only where some V is NaN or infinite.
+// The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
+// NaN. So where O is not finite it is summed up again, on the CUDA cores and of visible keys alone.
+// Slow, and only where some V is NaN or infinite.
 template <typename Config, typename Rows_of_O>
 __device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows, int row,
                                               const Work& work, const Sm90Arguments& args,
@@ -382,7 +384,8 @@ __device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows
   }
 }
 
-// Named barriers, plus a warpgroup's number: its turn at the tensor cores; its O is in shared memory.
+// Named barriers, plus a warpgroup's number: its turn at the tensor cores; its O is in shared
+// memory.
 constexpr int kTurn = 1, kStore = 4;
 
 // A computing warpgroup's life.
@@ -403,10 +406,12 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     return local_tile(make_tensor(make_smem_ptr(tile.data), typename Config::SmemQ{}),
                       Shape<_64, Int<D>>{}, make_coord(warpgroup, 0));
   };
-  Tensor sQ = my_rows(shared.Q);                                                      // (64, D)
-  Tensor sO = my_rows(shared.O);                                                      // (64, D)
-  const Tensor sK = make_tensor(make_smem_ptr(shared.K[0].data), typename Config::SmemK{});  // (N, D, stages)
-  const Tensor sVt = make_tensor(make_smem_ptr(shared.V[0].data), typename Config::SmemVt{});  // (D, N, stages)
+  Tensor sQ = my_rows(shared.Q);  // (64, D)
+  Tensor sO = my_rows(shared.O);  // (64, D)
+  const Tensor sK =
+      make_tensor(make_smem_ptr(shared.K[0].data), typename Config::SmemK{});  // (N, D, stages)
+  const Tensor sVt =
+      make_tensor(make_smem_ptr(shared.V[0].data), typename Config::SmemVt{});  // (D, N, stages)
   typename Config::MmaQK mma_qk;
   typename Config::MmaPV mma_pv;
   const auto qk_thread = mma_qk.get_slice(thread);
@@ -447,14 +452,14 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
 
   Work work = work_of<Config>(args, blockIdx.x);
   while (work.key_tiles > 0) {
-    const int row0 = work.row0 + warpgroup * 64;                  // the warpgroup's first row
-    const int row = row0 + thread / 32 * 16 + lane / 4;    // the thread's are this and row + 8
+    const int row0 = work.row0 + warpgroup * 64;         // the warpgroup's first row
+    const int row = row0 + thread / 32 * 16 + lane / 4;  // the thread's are this and row + 8
     const int seen[2] = {visible<Config>(shape, row), visible<Config>(shape, row + 8)};
-    const int whole = max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
+    const int whole =
+        max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
     // The warpgroup's own tiles of keys: later ones are for later rows. 0: its rows are beyond Nq.
-    const int key_tiles = row0 < shape.Nq
-                              ? tiles_seen_by<Config>(shape, min(row0 + 64, shape.Nq) - 1)
-                              : 0;
+    const int key_tiles =
+        row0 < shape.Nq ? tiles_seen_by<Config>(shape, min(row0 + 64, shape.Nq) - 1) : 0;
     int j = work.key_tiles - 1;
 
     // The steps of the loop, phase by phase.
@@ -668,45 +673,45 @@ template <typename Config>
 __global__ void __launch_bounds__(Config::THREADS, 1)
     flash_sm90(const __grid_constant__ Sm90Arguments args) {
   if constexpr (kHasWgmma) {
-  constexpr int WARPGROUPS = Config::WARPGROUPS;
-  SharedArena arena;
-  auto& Q = arena.take<typename Config::QTile>("Q_smem");
-  auto& K = arena.take<typename Config::KTile[Config::K_STAGES]>("K_smem");
-  auto& V = arena.take<typename Config::KTile[Config::V_STAGES]>("V_smem");
-  auto& barriers = arena.take<typename Config::Barriers>("barriers");
-  auto& next_work = arena.take<Work>("next_work");
-  typename Config::QTile* O = &Q;
-  if constexpr (Config::O_HAS_ROOM) O = &arena.take<typename Config::QTile>("O_smem");
-  const Sm90Shared<Config> shared{Q, K, V, *O, barriers, next_work};
+    constexpr int WARPGROUPS = Config::WARPGROUPS;
+    SharedArena arena;
+    auto& Q = arena.take<typename Config::QTile>("Q_smem");
+    auto& K = arena.take<typename Config::KTile[Config::K_STAGES]>("K_smem");
+    auto& V = arena.take<typename Config::KTile[Config::V_STAGES]>("V_smem");
+    auto& barriers = arena.take<typename Config::Barriers>("barriers");
+    auto& next_work = arena.take<Work>("next_work");
+    typename Config::QTile* O = &Q;
+    if constexpr (Config::O_HAS_ROOM) O = &arena.take<typename Config::QTile>("O_smem");
+    const Sm90Shared<Config> shared{Q, K, V, *O, barriers, next_work};
 
-  if (threadIdx.x == 0) {
-    mbarrier_init(&barriers.Q_full, 1);
-    mbarrier_init(&barriers.Q_empty, WARPGROUPS);
-    for (int s = 0; s < Config::K_STAGES; ++s) {
-      mbarrier_init(&barriers.K_full[s], 1);
-      mbarrier_init(&barriers.K_empty[s], WARPGROUPS);
+    if (threadIdx.x == 0) {
+      mbarrier_init(&barriers.Q_full, 1);
+      mbarrier_init(&barriers.Q_empty, WARPGROUPS);
+      for (int s = 0; s < Config::K_STAGES; ++s) {
+        mbarrier_init(&barriers.K_full[s], 1);
+        mbarrier_init(&barriers.K_empty[s], WARPGROUPS);
+      }
+      for (int s = 0; s < Config::V_STAGES; ++s) {
+        mbarrier_init(&barriers.V_full[s], 1);
+        mbarrier_init(&barriers.V_empty[s], WARPGROUPS);
+      }
+      mbarrier_init(&barriers.work_full, 1);
+      mbarrier_init(&barriers.work_empty, WARPGROUPS * 128);
+      fence_mbarrier_init();
     }
-    for (int s = 0; s < Config::V_STAGES; ++s) {
-      mbarrier_init(&barriers.V_full[s], 1);
-      mbarrier_init(&barriers.V_empty[s], WARPGROUPS);
-    }
-    mbarrier_init(&barriers.work_full, 1);
-    mbarrier_init(&barriers.work_empty, WARPGROUPS * 128);
-    fence_mbarrier_init();
-  }
-  __syncthreads();  // the barriers are there before anyone uses them
+    __syncthreads();  // the barriers are there before anyone uses them
 
-  // The same for all threads of a warp; the shuffle lets the compiler know.
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
-  if constexpr (!Config::STEPS.specialised) {
-    compute_tiles<Config>(args, shared, warp / 4);
-  } else if (warp / 4 == WARPGROUPS) {
-    setmaxnreg_dec<Config::COPY_REGISTERS>();
-    if (warp == WARPGROUPS * 4 && is_elected()) copy_tiles<Config>(args, shared);
-  } else {
-    setmaxnreg_inc<Config::COMPUTE_REGISTERS>();
-    compute_tiles<Config>(args, shared, warp / 4);
-  }
+    // The same for all threads of a warp; the shuffle lets the compiler know.
+    const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
+    if constexpr (!Config::STEPS.specialised) {
+      compute_tiles<Config>(args, shared, warp / 4);
+    } else if (warp / 4 == WARPGROUPS) {
+      setmaxnreg_dec<Config::COPY_REGISTERS>();
+      if (warp == WARPGROUPS * 4 && is_elected()) copy_tiles<Config>(args, shared);
+    } else {
+      setmaxnreg_inc<Config::COMPUTE_REGISTERS>();
+      compute_tiles<Config>(args, shared, warp / 4);
+    }
   }
 }
 // [/snippet]
@@ -719,12 +724,12 @@ void launch_flash_sm90_config(const Problem& p, const Arguments& a, Stream strea
   // Boxes of `rows` x 64 columns of [B, heads, N, D].
   const auto map = [&](const void* data, int heads, int N, int rows) {
     const std::uint64_t row = Config::D * sizeof(typename Config::T);
-    return make_tensor_map(data, ELEMENT,
-                           {.sizes = {Config::D, std::uint64_t(N), std::uint64_t(heads),
-                                      std::uint64_t(p.batch)},
-                            .strides = {row, row * N, row * N * heads},
-                            .box = {64, std::uint32_t(rows), 1, 1}},
-                           Swizzle::b128);
+    return make_tensor_map(
+        data, ELEMENT,
+        {.sizes = {Config::D, std::uint64_t(N), std::uint64_t(heads), std::uint64_t(p.batch)},
+         .strides = {row, row * N, row * N * heads},
+         .box = {64, std::uint32_t(rows), 1, 1}},
+        Swizzle::b128);
   };
   const Sm90Arguments args{.Q = map(a.q, p.heads, p.seq, 64),
                            .K = map(a.k, p.kv_heads, p.kv_seq, Config::BLOCK_N),

@@ -24,13 +24,15 @@ constexpr bool kHasWgmma = false;
 // D [64, N] (+)= A [64, 16] · B [N, 16]ᵀ by the 128 threads of a warpgroup, asynchronously. A and B
 // lie in shared memory, both with their 16 side by side ...
 template <typename T, int N>
-using NativeWgmmaSS = decltype(cute::GMMA::ss_op_selector<
-                               T, T, float, cute::Shape<cute::_64, cute::Int<N>, cute::_16>>());
+using NativeWgmmaSS =
+    decltype(cute::GMMA::ss_op_selector<T, T, float,
+                                        cute::Shape<cute::_64, cute::Int<N>, cute::_16>>());
 // ... or A in registers, and B in shared memory with its N side by side.
 template <typename T, int N>
-using NativeWgmmaRS = decltype(cute::GMMA::rs_op_selector<
-                               T, T, float, cute::Shape<cute::_64, cute::Int<N>, cute::_16>,
-                               cute::GMMA::Major::K, cute::GMMA::Major::MN>());
+using NativeWgmmaRS =
+    decltype(cute::GMMA::rs_op_selector<T, T, float,
+                                        cute::Shape<cute::_64, cute::Int<N>, cute::_16>,
+                                        cute::GMMA::Major::K, cute::GMMA::Major::MN>());
 
 #ifndef AL_EMULATOR
 
@@ -49,8 +51,8 @@ __device__ inline bool is_elected() { return cute::elect_one_sync(); }
 template <typename Native>
 struct EmulatedWgmma;
 
-template <template <cute::GMMA::Major, cute::GMMA::Major, cute::GMMA::ScaleIn,
-                    cute::GMMA::ScaleIn> typename Op,
+template <template <cute::GMMA::Major, cute::GMMA::Major, cute::GMMA::ScaleIn, cute::GMMA::ScaleIn>
+          typename Op,
           cute::GMMA::Major A_MAJOR, cute::GMMA::Major B_MAJOR>
 struct EmulatedWgmma<Op<A_MAJOR, B_MAJOR, cute::GMMA::ScaleIn::One, cute::GMMA::ScaleIn::One>> {
   using Native = Op<A_MAJOR, B_MAJOR, cute::GMMA::ScaleIn::One, cute::GMMA::ScaleIn::One>;
@@ -58,8 +60,8 @@ struct EmulatedWgmma<Op<A_MAJOR, B_MAJOR, cute::GMMA::ScaleIn::One, cute::GMMA::
   using ARegisters = typename Native::ARegisters;
   using BRegisters = typename Native::BRegisters;
   using CRegisters = typename Native::CRegisters;
-  using T = std::conditional_t<
-      std::is_same_v<typename cute::MMA_Traits<Native>::ValTypeA, half_t>, __half, __nv_bfloat16>;
+  using T = std::conditional_t<std::is_same_v<typename cute::MMA_Traits<Native>::ValTypeA, half_t>,
+                               __half, __nv_bfloat16>;
   static constexpr int N = 2 * std::extent_v<CRegisters>;
   static constexpr bool B_MN = B_MAJOR == cute::GMMA::Major::MN;
 
@@ -67,8 +69,7 @@ struct EmulatedWgmma<Op<A_MAJOR, B_MAJOR, cute::GMMA::ScaleIn::One, cute::GMMA::
   // whether to add to them.
   static constexpr auto fma = [](auto&&... arguments) {
     const auto all = std::forward_as_tuple(arguments...);
-    const bool accumulate =
-        std::get<sizeof...(arguments) - 1>(all) == cute::GMMA::ScaleOut::One;
+    const bool accumulate = std::get<sizeof...(arguments) - 1>(all) == cute::GMMA::ScaleOut::One;
     const auto where = emulator::Where::current();
     if constexpr (std::is_same_v<ARegisters, std::uint64_t[1]>) {
       emulator::wgmma<T, T>(&std::get<2>(all), N, nullptr, std::get<0>(all), std::get<1>(all),

@@ -34,9 +34,21 @@ std::string refuse_sm80(const Problem& p, const DeviceInfo& device) {
   return refuse_shape(p);
 }
 
-// Every product is made for whole tiles; the tiles above the diagonal are left out.
+// Every product is made for whole tiles; the tiles above the diagonal are left out. One exponential
+// a score.
 Cost cost(const Problem& p) {
-  return {.tensor_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
+  const Work work = minimum_work(p);
+  return {.tensor_flops = work.flops,
+          .exponentials = work.flops / (4.0 * p.head_dim),
+          .dram_bytes = work.bytes};
+}
+
+// On Hopper mma.sync does at most about 0.6 of what the ceiling's WGMMA does, so the same work
+// takes that much longer. On other GPUs it is the ceiling.
+Cost cost_sm80(const Problem& p) {
+  Cost of_mma_sync = cost(p);
+  if (device().sm == 90) of_mma_sync.tensor_flops /= 0.6;
+  return of_mma_sync;
 }
 
 void launch_sm80(const Problem& p, const Arguments& a, Stream stream) {
@@ -112,7 +124,7 @@ constexpr Variant kVariants[] = {
      .operation = Operation::attention,
      .refuse = refuse_sm80,
      .workspace = nullptr,
-     .cost = cost,
+     .cost = cost_sm80,
      .launch = launch_sm80},
     sm90_step<0>("tma_wgmma", "TMA brings the tiles, WGMMA multiplies them", "flash_sm80"),
     sm90_step<1>("specialised", "a warp of its own starts the copies", "tma_wgmma"),
@@ -149,8 +161,9 @@ TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
   // group come before its short ones; else as few heads as keep every SM busy.
   const std::int64_t kv_bytes = std::int64_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
   const std::int64_t fitting = p.group() * (std::int64_t(device.l2_bytes) / 3 * 2 / kv_bytes);
-  const std::int64_t at_once = p.causal ? std::max<std::int64_t>(fitting, device.sms / 8)
-                                        : ceil_div(device.sms, order.tiles_m);
+  const std::int64_t at_once =
+      p.causal ? std::max({fitting, std::int64_t{device.sms / 8}, std::int64_t{1}})
+               : ceil_div(device.sms, order.tiles_m);
   // In groups of equal size: the last one ends the launch, and a small one would end it unevenly.
   const int groups = static_cast<int>((order.heads + at_once - 1) / at_once);
   order.at_once = ceil_div(order.heads, groups);

@@ -11,8 +11,7 @@ namespace al {
 
 template <int D, int BLOCK_M, int BLOCK_N, int WARPS>
 void add_tile(std::vector<TilePoint>& points) {
-  using Config =
-      cute_attention::Sm80Config<cute::half_t, D, BLOCK_M, BLOCK_N, WARPS>;
+  using Config = cute_attention::Sm80Config<cute::half_t, D, BLOCK_M, BLOCK_N, WARPS>;
   // Names live as long as the program.
   static const std::string name = std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" +
                                   std::to_string(Config::THREADS) + "_d" + std::to_string(D);
@@ -21,18 +20,17 @@ void add_tile(std::vector<TilePoint>& points) {
     if (p.dtype != DType::fp16) return "the sweep is made for fp16";
     return "";
   };
-  points.push_back(
-      {.block_m = BLOCK_M,
-       .block_n = BLOCK_N,
-       .threads = Config::THREADS,
-       .variant = {.name = name.c_str(),
-                   .idea = "",
-                   .prior = nullptr,
-                   .operation = Operation::attention,
-                   .refuse = refuse,
-                   .workspace = nullptr,
-                   .cost = nullptr,
-                   .launch = cute_attention::launch_flash_sm80_config<Config>}});
+  points.push_back({.block_m = BLOCK_M,
+                    .block_n = BLOCK_N,
+                    .threads = Config::THREADS,
+                    .variant = {.name = name.c_str(),
+                                .idea = "",
+                                .prior = nullptr,
+                                .operation = Operation::attention,
+                                .refuse = refuse,
+                                .workspace = nullptr,
+                                .cost = nullptr,
+                                .launch = cute_attention::launch_flash_sm80_config<Config>}});
 }
 
 template <int D>

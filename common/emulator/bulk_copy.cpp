@@ -30,31 +30,28 @@ struct Request {
            to_string(where);
   }
 
-  // f(offset in shared memory, address, count) for each part of at most 16 bytes, which a swizzle
-  // leaves together; address 0: it lies outside of the tensor.
+  // f(offset in shared memory, address, size, inside) for each 16 bytes, which a swizzle leaves
+  // together: so many of them lie in the tensor, the first ones or none.
   template <typename F>
   void each_part(F f) const {
-    if (box.box[0] == 0) return f(offset, box.address, bytes);  // a run
+    if (box.box[0] == 0) return f(offset, box.address, bytes, bytes);  // a run
     box.each_row(
         x.data(), [&](std::size_t row, std::uint64_t address, std::size_t skip, std::size_t count) {
           for (std::size_t i = 0; i < box.row_bytes(); i += 16) {
             const std::size_t to = swizzled(offset + row * box.row_bytes() + i, box.swizzle);
-            if (i >= skip && i + 16 <= skip + count) {
-              f(to, address + i - skip, 16);
-              continue;
-            }
-            for (std::size_t b = i; b < i + 16; b += box.element) {
-              f(to + b - i, b >= skip && b < skip + count ? address + b - skip : 0, box.element);
-            }
+            const bool in = i >= skip && i < skip + count;
+            f(to, in ? address + i - skip : 0, std::size_t{16},
+              in ? std::min(std::size_t{16}, skip + count - i) : 0);
           }
         });
   }
-  // f(address, count) for each run of global memory.
+  // f(address, count) for each run of global memory. A store writes 16 bytes at a time, also past
+  // the end of a row that ends within them (so an H200 does).
   template <typename F>
-  void each_run(F f) const {
+  void each_run(bool stores, F f) const {
     if (box.box[0] == 0) return f(box.address, bytes);
     box.each_row(x.data(), [&](std::size_t, std::uint64_t address, std::size_t, std::size_t count) {
-      if (count > 0) f(address, count);
+      if (count > 0) f(address, stores ? (count + 15) / 16 * 16 : count);
     });
   }
 };
@@ -67,13 +64,11 @@ struct LoadWork final : Deferred {
       : request(r), barrier(barrier_offset), name(std::move(called)) {}
 
   void perform(Worker& w) override {
-    request.each_part([&](std::size_t to, std::uint64_t from, std::size_t count) {
-      if (from == 0) {
-        std::memset(w.shared.at(to), 0, count);
-      } else {
-        std::memcpy(w.shared.at(to), reinterpret_cast<const void*>(from), count);
-      }
-    });
+    request.each_part(
+        [&](std::size_t to, std::uint64_t from, std::size_t size, std::size_t inside) {
+          if (inside > 0) std::memcpy(w.shared.at(to), reinterpret_cast<const void*>(from), inside);
+          std::memset(w.shared.at(to) + inside, 0, size - inside);
+        });
     Mbarrier& m = w.async.mbarriers.at(barrier);
     if (w.watched) {
       const Time now = w.shared.clocks.tick();
@@ -95,9 +90,10 @@ struct StoreWork final : Deferred {
       : request(r), number(n), name(std::move(called)) {}
 
   void perform(Worker& w) override {
-    request.each_part([&](std::size_t from, std::uint64_t to, std::size_t count) {
-      if (to != 0) std::memcpy(reinterpret_cast<void*>(to), w.shared.at(from), count);
-    });
+    request.each_part(
+        [&](std::size_t from, std::uint64_t to, std::size_t size, std::size_t inside) {
+          if (inside > 0) std::memcpy(reinterpret_cast<void*>(to), w.shared.at(from), size);
+        });
     w.async.stores[number].done = true;
   }
   std::string text() override { return name; }
@@ -169,7 +165,7 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
            "__syncthreads()");
     return;
   }
-  r.each_run([&](std::uint64_t address, std::size_t count) {
+  r.each_run(false, [&](std::uint64_t address, std::size_t count) {
     w.access_global_run(address, count, r.pc, Direction::load);
   });
   if (w.failed()) return;
@@ -185,7 +181,7 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
 }
 
 void start_store(Worker& w, const Request& r) {
-  r.each_run([&](std::uint64_t address, std::size_t count) {
+  r.each_run(true, [&](std::uint64_t address, std::size_t count) {
     w.access_global_run(address, count, r.pc, Direction::store);
   });
   if (w.failed()) return;

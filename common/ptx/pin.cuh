@@ -5,9 +5,9 @@
 
 namespace al {
 
-// Every use of these registers before this line stays before it, and every use after it stays after.
-// No instruction is made of it. wgmma's wait names no registers, so nothing else tells the compiler
-// that it is about them.
+// Every use of these registers before this line stays before it, and every use after it stays
+// after. No instruction is made of it. wgmma's wait names no registers, so nothing else tells the
+// compiler that it is about them.
 template <int ROWS, int COLUMNS>
 __device__ __forceinline__ void pin([[maybe_unused]] float (&registers)[ROWS][COLUMNS]) {
 #ifndef AL_EMULATOR
