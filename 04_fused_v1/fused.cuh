@@ -74,7 +74,7 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through one buffer in chunks.
-  static constexpr int CHUNK = 32 * THREADS;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 ? 2048 : 16384;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   static constexpr int VEC = 16 / sizeof(T);  // elements of a 16-byte load

@@ -35,7 +35,7 @@ enum Change : unsigned {
   kExp2 = 2,           // scale · log2(e) goes into Q, exp becomes ex2
   kEarlyExit = 4,      // stop at the last key that the tile's last row sees
   kTwoPass = 8,        // tiles without hidden keys first, in a loop that has no mask
-  kLongestFirst = 16,  // blocks with the most keys start first
+  kByLength = 16,      // the blocks with the most keys first, dealt to the SMs there and back
   kPaddedP = 32,       // pad P, so that its stores spread over the banks
   kPrefetch = 64,      // start the next copy before multiplying this chunk
   kSkipRescale = 128,  // leave O as it is while no maximum has grown by more than a factor of 2^8
@@ -80,7 +80,7 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through two buffers in chunks: one is multiplied while the next one arrives.
-  static constexpr int CHUNK = BLOCK_M < 128 ? 2048 : 4096;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 && D > 64 ? 2048 : 4096;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   // What is summed over comes first: a product is a sum of outer products, column by row.
@@ -195,15 +195,16 @@ __device__ __forceinline__ void load_fours(float (&x)[N], const float* from) {
 }
 
 // [snippet multiply]
-// C += A B over DEPTH columns of A (the rows of `a`) and rows of B, of which `a` and `b` are this
-// thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the others
-// are not multiplied at all.
-template <typename Tile, bool MASKED, int DEPTH, int A_WIDTH, int B_WIDTH, int TM, int TN,
+// C += A B over columns begin … end - 1 of A (rows of `a`) and rows of B, of which `a` and `b` are
+// this thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the
+// others are not multiplied at all.
+template <typename Tile, bool MASKED, int A_WIDTH, int B_WIDTH, int TM, int TN,
           typename Visible = int>
 __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a, const float* b,
+                                         int begin, int end,
                                          [[maybe_unused]] Visible visible = {}) {
 #pragma unroll(MASKED ? 1 : 16)
-  for (int k = 0; k < DEPTH; ++k) {
+  for (int k = begin; k < end; ++k) {
     float A_rmem[TM], B_rmem[TN];
     load_fours<4 * Tile::LANES_M>(A_rmem, a + k * A_WIDTH);
     load_fours<4 * Tile::LANES_N>(B_rmem, b + k * B_WIDTH);
@@ -247,21 +248,32 @@ __device__ __forceinline__ float exponential(float x) {
 // exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN.
 __device__ __forceinline__ float finite(float m) { return m == -INFINITY ? 0.0f : m; }
 
+// [snippet deal]
+// Blocks 0, 1, 2 … begin on SMs 0, 1, 2 …, and when each SM has one, on SM 0 again. Their rank in
+// length, dealt as cards are, there and back, so that the SM with the longest block of the first
+// round gets the shortest of the second.
+__device__ __forceinline__ int there_and_back(int block, int blocks, int sms) {
+  const int round = block / sms, first = round * sms;
+  return round % 2 == 0 ? block : first + min(first + sms, blocks) - 1 - block;
+}
+// [/snippet]
+
 // [snippet kernel]
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     fused_attention(const typename Tile::T* Q, const typename Tile::T* K, const typename Tile::T* V,
-                    typename Tile::T* O, float* LSE, KernelShape shape) {
+                    typename Tile::T* O, float* LSE, KernelShape shape, [[maybe_unused]] int sms) {
   constexpr int D = Tile::D, BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N;
   constexpr int BLOCK_D = Tile::BLOCK_D, BLOCK_K = Tile::BLOCK_K;
   constexpr int TM = Tile::TM, TN = Tile::TN, TD = Tile::TD;
   constexpr bool EPILOGUE_NORM = Tile::CHANGES & kEpilogueNorm, EXP2 = Tile::CHANGES & kExp2,
                  EARLY_EXIT = Tile::CHANGES & kEarlyExit, TWO_PASS = Tile::CHANGES & kTwoPass,
-                 LONGEST_FIRST = Tile::CHANGES & kLongestFirst,
-                 PREFETCH = Tile::CHANGES & kPrefetch, SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
+                 BY_LENGTH = Tile::CHANGES & kByLength, PREFETCH = Tile::CHANGES & kPrefetch,
+                 SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
   const int tiles = ceil_div(shape.Nq, BLOCK_M), heads = gridDim.x / tiles;
-  const int bh = LONGEST_FIRST ? blockIdx.x % heads : blockIdx.x / tiles;
-  const int tile = LONGEST_FIRST ? tiles - 1 - blockIdx.x / heads : blockIdx.x % tiles;
+  const int rank = BY_LENGTH ? there_and_back(blockIdx.x, gridDim.x, sms) : blockIdx.x;
+  const int bh = BY_LENGTH ? rank % heads : rank / tiles;
+  const int tile = BY_LENGTH ? tiles - 1 - rank / heads : rank % tiles;
   const int row0 = tile * BLOCK_M;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int ty = lane % 2 + lane / 4 % (Tile::LANES_M / 2) * 2;
@@ -310,8 +322,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       widen_transposed<Tile>(KV_smem[b].K, narrow);
       __syncthreads();  // the chunk is complete; everyone is done reading the one before
       if (PREFETCH) d0 + BLOCK_D < D ? start_K(j0, d0 + BLOCK_D) : start_V(j0);
-      multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
-                                                       &KV_smem[b].K[0][4 * tx]);
+      multiply<Tile, false, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row], &KV_smem[b].K[0][4 * tx],
+                                              0, BLOCK_D);
     }
 
     // m, l, P. Of this tile's keys, row m sees the first visible(m).
@@ -391,10 +403,16 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       if (PREFETCH && k0 + BLOCK_K >= BLOCK_N && j0 + BLOCK_N < keys) start_K(j0 + BLOCK_N, 0);
       const float *P_mine = &P_smem[k0][my_row], *V_mine = &KV_smem[b].V[0][4 * tx];
       if (!MASKED || (!TWO_PASS && j0 + BLOCK_N <= first_sees)) {
-        multiply<Tile, false, BLOCK_K, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine);
+        multiply<Tile, false, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K);
       } else {
-        multiply<Tile, true, BLOCK_K, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine,
-                                                        [&](int m) { return visible(m) - k0; });
+        // The chunk's first keys are seen by all of the warp's rows, the last ones by none.
+        const int warp_sees = visible_0 - (shape.causal ? 4 * ty : 0) - k0;  // its first row
+        const int all_see = TWO_PASS ? min(max(warp_sees, 0), BLOCK_K) : 0;
+        const int some_see =
+            TWO_PASS ? min(warp_sees + (shape.causal ? Tile::WARP_M - 1 : 0), BLOCK_K) : BLOCK_K;
+        multiply<Tile, false, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, 0, all_see);
+        multiply<Tile, true, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, all_see, some_see,
+                                               [&](int m) { return visible(m) - k0; });
       }
     }
   };
@@ -436,7 +454,7 @@ void launch_tile(const Problem& p, const Arguments& a, Stream stream) {
           .shared_bytes = Tile::shared(),
           .stream = stream},
          static_cast<const T*>(a.q), static_cast<const T*>(a.k), static_cast<const T*>(a.v),
-         static_cast<T*>(a.out), a.lse, KernelShape(p));
+         static_cast<T*>(a.out), a.lse, KernelShape(p), device().sms);
 }
 
 // D must be p.head_dim.

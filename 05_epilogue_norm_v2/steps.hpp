@@ -12,7 +12,7 @@ namespace al::fused2 {
 // Each rung has one change more than the one before.
 inline constexpr unsigned kRung0 = 0, kRung1 = kRung0 | kEpilogueNorm, kRung2 = kRung1 | kExp2,
                           kRung3 = kRung2 | kEarlyExit, kRung4 = kRung3 | kTwoPass,
-                          kRung5 = kRung4 | kLongestFirst, kRung6 = kRung5 | kPaddedP,
+                          kRung5 = kRung4 | kByLength, kRung6 = kRung5 | kPaddedP,
                           kRung7 = kRung6 | kPrefetch, kRung8 = kRung7 | kSkipRescale;
 
 std::string refuse_step(const Problem& p, const DeviceInfo& device);

@@ -97,7 +97,7 @@ TEST_CASE("every rung is right, causal and full, ragged or not") {
                               tile<64, 32, 64, 4, 4, kRung2>("exp2"),
                               tile<64, 32, 64, 4, 4, kRung3>("early_exit"),
                               tile<64, 32, 64, 4, 4, kRung4>("two_pass"),
-                              tile<64, 32, 64, 4, 4, kRung5>("longest_first"),
+                              tile<64, 32, 64, 4, 4, kRung5>("by_length"),
                               tile<64, 32, 64, 4, 4, kRung6>("padded_p"),
                               tile<64, 32, 64, 4, 4, kRung7>("prefetch"),
                               tile<64, 32, 64, 4, 4, kAllChanges & ~kEpilogueNorm>("divide")};

@@ -287,19 +287,20 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       V_place.advance();
     };
 
-    // Tiles that none of these rows sees.
-    for (int j = tiles; j > my_tiles; --j) {
+    // Tiles that none of these rows sees are waited for and given back, V's a step behind K's, as the
+    // producer brings them: who took all of K first would wait for a producer who waits for V's place.
+    const auto skip_V = [&] {
+      mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
+      V_done();
+    };
+    for (int j = tiles - 1; j >= my_tiles; --j) {
       mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
       K_done();
       take_turn();
       pass_turn();
+      if (j < tiles - 1) skip_V();
     }
-    const auto skip_V = [&] {
-      for (int j = tiles; j > my_tiles; --j) {
-        mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
-        V_done();
-      }
-    };
+    const bool one_V_left = my_tiles < tiles;
     if (tiles > 0) {
       mbarrier_wait(&barriers.Q_full, Q_place.parity);
       Q_place.advance();
@@ -317,7 +318,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       K_done();
       weigh(my_tiles - 1, std::true_type{});
       round_P<T>(P_rmem, S_rmem);
-      skip_V();
+      if (one_V_left) skip_V();
 
       const auto step = [&](int j, auto masked) {
         mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);

@@ -65,10 +65,10 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
     mma_m16n8k32<T>(d, a, b);
   } else {
     // The numbers in the lower or upper half of a register, as two fp16.
-    const auto widen = [](std::uint32_t four, int half) {
+    const auto widen = [](std::uint32_t four, int part) {
       constexpr auto FORMAT = std::is_same_v<T, __nv_fp8_e4m3> ? __NV_E4M3 : __NV_E5M2;
       const __half2_raw two =
-          __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(four >> 16 * half), FORMAT);
+          __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(four >> 16 * part), FORMAT);
       return two.x | std::uint32_t{two.y} << 16;
     };
 #pragma unroll
@@ -175,7 +175,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
 #pragma unroll
       for (int e = 0; e < 4; ++e) S_rmem[n][e] = 0;
     }
-#pragma unroll
+    // At D 256 O alone takes half the registers, and loads started early would have nowhere to go.
+#pragma unroll(D == 256 ? 1 : Tile::STEPS_D)
     for (int k = 0; k < Tile::STEPS_D; ++k) {
       std::uint32_t q[4];  // 16 rows x 32 bytes
       ldmatrix_x4(q, Q_smem + swizzled<ROW>(16 * warp + lane % 16, 2 * k + lane / 16));

@@ -87,11 +87,12 @@ struct StartCopy {
 template <int ROWS, int THREADS, typename Copy, typename T, int STRIDE, int D>
 __device__ __forceinline__ void copy_rows(Copy copy, T (*to)[STRIDE], const T (*from)[D], int count,
                                           int t) {
-  constexpr int VECTORS = D / 8;  // a row
-#pragma unroll 4
-  for (int i = t; i < ROWS * VECTORS; i += THREADS) {
-    const int r = i / VECTORS, d = i % VECTORS * 8;
-    copy(&to[r][d], &from[r < count ? r : 0][d], r < count);
+  constexpr int VECTORS = D / 8, ROWS_AT_ONCE = THREADS / VECTORS;
+  static_assert(THREADS % VECTORS == 0 && ROWS % ROWS_AT_ONCE == 0);
+  const int r0 = t / VECTORS, d = t % VECTORS * 8;
+#pragma unroll
+  for (int r = 0; r < ROWS; r += ROWS_AT_ONCE) {
+    copy(&to[r0 + r][d], &from[r0 + r][d], r0 + r < count);
   }
 }
 

@@ -39,8 +39,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   const std::size_t first_row = std::size_t(bh) * shape.Nq + warp_row0;
   const Rows Q_warp = reinterpret_cast<Rows>(Q + first_row * D);  // [WARP_ROWS, D]
   const std::size_t kv_head = std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
-  const Rows K_head = reinterpret_cast<Rows>(K + kv_head);  // [Nkv, D]
-  const Rows V_head = reinterpret_cast<Rows>(V + kv_head);  // [Nkv, D]
 
   SharedArena shared;
   auto& K_smem = shared.take<typename Tile::KV_tile[2]>("K_smem");
@@ -56,8 +54,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   // Starts to copy the tile from key k0 on, for buffer b.
   const auto start_copy = [&](int k0, int b) {
     constexpr int THREADS = Tile::THREADS;
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem[b], K_head + k0, shape.Nkv - k0, threadIdx.x);
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem[b], V_head + k0, shape.Nkv - k0, threadIdx.x);
+    const std::size_t first = kv_head + std::size_t(k0) * D;
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem[b], reinterpret_cast<Rows>(K + first),
+                                shape.Nkv - k0, threadIdx.x);
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem[b], reinterpret_cast<Rows>(V + first),
+                                shape.Nkv - k0, threadIdx.x);
     cp_async_commit();
   };
   if (keys > 0) start_copy(0, 0);

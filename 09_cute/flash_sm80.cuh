@@ -67,6 +67,7 @@ struct Sm80Config {
 };
 // [/snippet]
 
+// [snippet views]
 // A C fragment ((2, 2), MMA_M, MMA_N) seen as the matrix it is to the softmax:
 // (rows (2, MMA_M), columns (2, MMA_N)).
 template <typename Layout>
@@ -83,6 +84,7 @@ __device__ constexpr auto as_A_operand(const Layout& layout) {
   const auto pairs = logical_divide(layout, Shape<Underscore, Underscore, _2>{});
   return make_layout(make_layout(get<0>(pairs), get<2, 0>(pairs)), get<1>(pairs), get<2, 1>(pairs));
 }
+// [/snippet]
 
 // Rounds a fragment to T, two elements an instruction.
 template <typename T, typename Engine, typename Layout>
@@ -101,8 +103,8 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
 
 // The tensor cores multiply V also by the zeros in P of keys that a row does not see, and 0 · NaN
 // is NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more,
-// key by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run. [snippet
-// by_hand]
+// key by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run.
+// [snippet by_hand]
 template <int D, typename T>
 __device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V,
                                                             T* O, float* LSE, int row0, int rows,
@@ -156,7 +158,8 @@ __device__ __forceinline__ void load_tile(const Load& load, const Source& from, 
 }
 
 // C += A Bᵀ, in slices of 16 along K. fetch(k) takes slice k of the operands from shared memory
-// into a and b; the next slice is on its way while this one is multiplied. [snippet multiply]
+// into a and b; the next slice is on its way while this one is multiplied.
+// [snippet multiply]
 template <typename Mma, typename C, typename A, typename B, typename Fetch>
 __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const B& b,
                                          const Fetch& fetch) {
@@ -170,7 +173,6 @@ __device__ __forceinline__ void multiply(const Mma& mma, C& c, const A& a, const
 }
 // [/snippet]
 
-// [snippet kernel]
 template <typename Config>
 __global__ void __launch_bounds__(Config::THREADS)
     flash_sm80(const typename Config::T* Q, const typename Config::T* K,
@@ -188,6 +190,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   const int tiles = ceil_div(keys, BLOCK_N);
   const int whole = max(0, shape.visible_keys(row0)) / BLOCK_N;  // tiles that every row sees all of
 
+  // [snippet tensors]
   // Global memory, and its tiles.
   const auto matrix = [](auto* head, int height) {
     return make_tensor(make_gmem_ptr(head), make_shape(height, Int<D>{}),
@@ -247,6 +250,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   Tensor tSrQ_view = ldsm_Q_thread.retile_D(tSrQ);
   Tensor tSrK_view = ldsm_K_thread.retile_D(tSrK);
   Tensor tOrV_view = ldsm_V_thread.retile_D(tOrV);
+  // [/snippet]
 
   Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
   Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
@@ -260,6 +264,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   // negative, Q's sign is turned. Not quite zero where the scale is: 0 · -inf is NaN.
   const float scale_log2 = fmaxf(fabsf(shape.scale) * float(M_LOG2E), 1e-30f);
 
+  // [snippet step]
   // One tile of keys. MASKED: some row does not see all of it.
   const auto step = [&](auto masked, int j) __attribute__((always_inline)) {
     constexpr bool MASKED = decltype(masked)::value;
@@ -341,7 +346,9 @@ __global__ void __launch_bounds__(Config::THREADS)
     multiply(mma, tOrO, tOrP, tOrV,
              [&](int k) { copy(ldsm_V, tOsV(_, _, k), tOrV_view(_, _, k)); });
   };
+  // [/snippet]
 
+  // [snippet walk]
   if (tiles > 0) {
     Tensor tQsQ = load_thread.partition_D(sQ);
     load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), tQsQ,
@@ -358,11 +365,13 @@ __global__ void __launch_bounds__(Config::THREADS)
   for (; j >= whole; --j) step(true_type{}, j);
 #pragma unroll 1
   for (; j >= 0; --j) step(false_type{}, j);
+  // [/snippet]
 
-  if (!V_finite)
-    return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset, O + q_offset,
-                                LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr, row0, rows,
-                                shape);
+  if (!V_finite) {
+    float* LSE_head = LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr;
+    return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset, O + q_offset, LSE_head,
+                                row0, rows, shape);
+  }
 
   // Epilogue: O / l, LSE = m · scale + ln l.
   const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
@@ -381,6 +390,7 @@ __global__ void __launch_bounds__(Config::THREADS)
     }
   }
 
+  // [snippet epilogue]
   // O goes through shared memory, where the lanes that own a row's pieces of 4 bytes exchange them
   // for pieces of 16.
   __syncthreads();  // everyone is done reading Q
@@ -395,13 +405,13 @@ __global__ void __launch_bounds__(Config::THREADS)
   const auto store_thread = store.get_thread_slice(thread);
   const Tensor tOsO = store_thread.partition_S(sO);
   Tensor tOgO = store_thread.partition_D(gO);
-  const Tensor tOcO_store = store_thread.partition_S(make_identity_tensor(TileQ{}));
+  const Tensor tOcO_pieces = store_thread.partition_S(make_identity_tensor(TileQ{}));
 #pragma unroll
   for (int r = 0; r < size<1>(tOsO); ++r) {
-    if (get<0>(tOcO_store(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
+    if (get<0>(tOcO_pieces(0, r, 0)) < rows) copy(store, tOsO(_, r, _), tOgO(_, r, _));
   }
+  // [/snippet]
 }
-// [/snippet]
 
 template <typename Config>
 void launch_flash_sm80_config(const Problem& p, const Arguments& a, Stream stream) {

@@ -22,6 +22,7 @@ A pair of comments in a Markdown file says what stands between them:
         One row for each row of that results file with this config, dtype and mask (full or
         causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
         operation= picks the rows that compute it, as in operation=softmax; without, all do.
+        Where problems differ in how K and V are stored, a column says how.
         columns= may be left out.
 
     <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
@@ -234,6 +235,14 @@ def mask_of(problem):
     return "causal" if problem["causal"] else "full"
 
 
+def cache_of(problem):
+    """What is beyond the plain problem: K and V of another dtype, in pages, of several lengths."""
+    words = [problem["kv_dtype"]] if problem.get("kv_dtype", problem["dtype"]) != problem["dtype"] else []
+    words += [f"pages of {problem['page_size']}"] if "page_size" in problem else []
+    words += ["lengths"] if "kv_len" in problem else []
+    return ", ".join(words) or problem["dtype"]
+
+
 def chosen_problems(results, name, arguments):
     """Indices of the problems that config, dtype, mask and operation name, in the order they name
     them."""
@@ -275,13 +284,15 @@ def table(root, arguments, page):
     columns = [column(part) for part in names]
     varying = [key for key in ("config", "dtype", "mask", "operation")
                if "," in arguments.get(key, "")]
+    if len({cache_of(results["problems"][index]) for index in chosen}) > 1:
+        varying.append("K and V")
 
     titles = [(key, True) for key in varying]
     titles += [(title, key in WORDS) for key, (title, _) in zip(names, columns)]
     lines, refused = [], []
     for index in chosen:
         problem = results["problems"][index]
-        labels = {**problem, "mask": mask_of(problem)}
+        labels = {**problem, "mask": mask_of(problem), "K and V": cache_of(problem)}
         for row in results["rows"]:
             if row["problem"] != index:
                 continue

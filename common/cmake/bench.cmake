@@ -10,7 +10,26 @@ foreach(stage ${stages})
   if(stage STREQUAL "02_softmax")
     string(PREPEND configs softmax_1k,softmax_4k,softmax_8k,)
   endif()
-  al_run(build/cuda/bin/${stage} --config ${configs} --dtype fp32,fp16 --causal --full
+  if(stage STREQUAL "07_flash_decoding")  # shapes of its own
+    set(decode decode_8k,decode_8k_gqa,decode_64k,decode_64k_gqa,decode_128k,decode_128k_gqa)
+    set(run build/cuda/bin/${stage})
+    al_run(${run} --config ${decode} --dtype fp16 --json ${results}/${stage}.json)
+    al_run(${run} --config ${decode} --kv-dtype e4m3 --variant tensor_cores
+           --json ${results}/${stage}_fp8.json)
+    al_run(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
+           --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
+    al_run(${run} --heads 16 --head-dim 64 --variant split,one_launch,tensor_cores
+           --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
+    al_run(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
+           --json ${results}/${stage}_splits.json)
+    continue()
+  endif()
+  set(dtypes fp32,fp16)
+  if(stage STREQUAL "08_wmma")
+    set(configs tiny,hdim64_seq4k,hdim128_seq8k)
+    set(dtypes fp16,bf16)
+  endif()
+  al_run(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
          --json ${results}/${stage}.json)
   if(NOT stage MATCHES "^0[12]_")  # those compute no attention yet
     al_add_pytorch(${results}/${stage}.json)

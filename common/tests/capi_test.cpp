@@ -152,6 +152,43 @@ TEST_CASE("C interface: softmax of S, with and without LSE, then P V") {
   CHECK(said(al_supports("03_pv", "best", &a)) == "");
 }
 
+TEST_CASE("C interface: all of attention in one kernel, with LSE, and no workspace") {
+  // q . k / sqrt(16) is ln 2 for the last key and 0 for the others; row 0 sees two keys, row 1
+  // three.
+  DeviceBuffer q(32 * kFloat, "Q"), k(48 * kFloat, "K"), v(48 * kFloat, "V"), o(32 * kFloat, "O"),
+      lse(2 * kFloat, "LSE");
+  std::vector<float> host_q(32), host_k(48), host_v(48);
+  host_q[0] = host_q[16] = 1;
+  host_k[32] = 4 * 0.6931472f;
+  host_v[5] = 3, host_v[16 + 5] = 6, host_v[32 + 5] = 12;
+  q.write(host_q.data(), q.size());
+  k.write(host_k.data(), k.size());
+  v.write(host_v.data(), v.size());
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_FP32;
+  a.batch = 1, a.heads = 1, a.kv_heads = 1, a.seq = 2, a.kv_seq = 3, a.head_dim = 16;
+  a.causal = 1;
+  a.scale = NAN;  // the default, 1 / sqrt(16)
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.o = o.data();
+  a.lse = static_cast<float*>(lse.data());
+  for (const char* stage : {"04_fused_v1", "05_epilogue_norm_v2"}) {
+    CAPTURE(stage);
+    o.poison();
+    lse.poison();
+    CHECK(said(al_run(stage, "best", &a, nullptr)) == "");
+    std::vector<float> host_o(32), host_lse(2);
+    o.read(host_o.data(), o.size());
+    lse.read(host_lse.data(), lse.size());
+    CHECK(host_o[5] == doctest::Approx(4.5));
+    CHECK(host_o[16 + 5] == doctest::Approx(33 / 4.0));
+    CHECK(host_o[6] == 0);
+    CHECK(host_lse[0] == doctest::Approx(std::log(2.0)));
+    CHECK(host_lse[1] == doctest::Approx(std::log(4.0)));
+  }
+}
+
 TEST_CASE("C interface: each thread has its own last error") {
   int32_t count = 0;
   REQUIRE(al_variant_count("here", &count) == AL_UNSUPPORTED);
@@ -183,4 +220,56 @@ TEST_CASE("C interface: several threads run at once") {
   for (std::thread& thread : threads) thread.join();
   CHECK(lines == std::vector<int>(4, 0));
   for (const SmallScores& small : tensors) CHECK(small.result()[6] == 11);
+}
+
+// All scores are 0, so each row of O is the mean of the V that its sequence has.
+TEST_CASE("C interface: decoding with lengths and pages") {
+  constexpr int kPage = 16, kD = 64;
+  std::vector<float> values(3 * kPage * kD, std::nanf(""));  // 3 pages of one head
+  const auto row = [&](int page, int j) { return &values[(page * kPage + j) * kD]; };
+  for (int d = 0; d < kD; ++d) {
+    for (int j = 0; j < kPage; ++j) row(2, j)[d] = static_cast<float>(j);  // sequence 0: 0 … 15
+    row(0, 0)[d] = 33;                                                     // … and 33
+    row(1, 0)[d] = 5, row(1, 1)[d] = 7;                                    // sequence 1
+  }
+  const std::vector<float> zeros(values.size());
+  const std::vector<int32_t> table{2, 0, 1, -1}, lengths{17, 2};
+  DeviceBuffer q(4 * kD * kFloat, "Q"), k(values.size() * kFloat, "K"),
+      v(values.size() * kFloat, "V"), o(4 * kD * kFloat, "O"), lse(4 * kFloat, "LSE"),
+      pages(4 * 4, "page_table"), kv_len(2 * 4, "kv_len"), workspace(1 << 16, "workspace");
+  q.write(zeros.data(), q.size());
+  k.write(zeros.data(), k.size());
+  v.write(values.data(), v.size());
+  pages.write(table.data(), pages.size());
+  kv_len.write(lengths.data(), kv_len.size());
+  workspace.write(std::vector<std::byte>(workspace.size()).data(), workspace.size());
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_FP32;
+  a.batch = 2, a.heads = 2, a.kv_heads = 1, a.seq = 1, a.kv_seq = 20, a.head_dim = kD;
+  a.scale = 1;
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.o = o.data();
+  a.lse = static_cast<float*>(lse.data());
+  a.kv_len = static_cast<const int32_t*>(kv_len.data());
+  a.page_size = kPage;
+  a.max_pages = 1;
+  const auto decode = [&] { return said(al_run("07_flash_decoding", nullptr, &a, nullptr)); };
+  CHECK(decode() == "max_pages 1 is too small: 20 keys take 2 pages of 16.");
+  a.max_pages = 2;
+  CHECK(decode() == "page_table must not be NULL.");
+  a.page_table = static_cast<const int32_t*>(pages.data());
+  a.workspace = workspace.data(), a.workspace_bytes = workspace.size();
+  for (int run = 0; run < 2; ++run) {  // the second on the workspace that the first one left
+    o.poison();
+    CHECK(decode() == "");
+    std::vector<float> got(4 * kD), got_lse(4);
+    o.read(got.data(), o.size());
+    lse.read(got_lse.data(), lse.size());
+    for (int i = 0; i < 4; ++i) {
+      CHECK(got[i * kD] == doctest::Approx(i < 2 ? 153 / 17.0 : 6.0));
+      CHECK(got[i * kD + kD - 1] == got[i * kD]);
+      CHECK(got_lse[i] == doctest::Approx(std::log(i < 2 ? 17.0 : 2.0)));
+    }
+  }
 }
