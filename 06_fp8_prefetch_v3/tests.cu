@@ -106,7 +106,8 @@ TEST_CASE("more tiles of queries than SMs") {
   }
 }
 
-// A warpgroup without rows, and many tiles of keys that the others see: it must not hold up the ring.
+// A warpgroup without rows, and many tiles of keys that the others see: it must not hold up the
+// ring.
 TEST_CASE("the last tile of queries has rows for one warpgroup only") {
   for (const int head_dim : {64, 128, 256}) {
     for (const bool causal : {false, true}) {
