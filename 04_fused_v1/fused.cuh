@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "common/dispatch.cuh"
 #include "common/kernel_shape.cuh"
@@ -73,9 +74,10 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through one buffer in chunks.
-  static constexpr int CHUNK = D > 128 ? 2048 : 4096;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 ? 2048 : 16384;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
+  static constexpr int VEC = 16 / sizeof(T);  // elements of a 16-byte load
   // What is summed over comes first: a product is a sum of outer products, column by row.
   using Q_tile = float[D][BLOCK_M];
   using P_tile = float[BLOCK_N][BLOCK_M];
@@ -92,31 +94,58 @@ struct FusedTile {
 // [/snippet]
 
 // [snippet load]
-// The first `rows` rows of a matrix whose rows are STRIDE apart, widened to fp32; the others become
-// zero. As they lie …
-template <int STRIDE, int THREADS, typename T, int ROWS, int COLUMNS>
-__device__ __forceinline__ void load_tile(float (&smem)[ROWS][COLUMNS], const T* matrix, int rows) {
-#pragma unroll 4
-  for (int n = threadIdx.x; n < ROWS * COLUMNS / 4; n += THREADS) {
-    const int r = n / (COLUMNS / 4), c = n % (COLUMNS / 4) * 4;
-    store4(&smem[r][c], r < rows ? load4(matrix + (r * STRIDE + c)) : make_float4(0, 0, 0, 0));
+// 16 bytes, widened.
+template <typename T, int VEC>
+__device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
+#pragma unroll
+  for (int e = 0; e < VEC; e += 4) {
+    const float4 four = load4(from + e);
+    x[e] = four.x, x[e + 1] = four.y, x[e + 2] = four.z, x[e + 3] = four.w;
   }
 }
 
-// … or transposed; there neighbouring lanes take neighbouring rows, so that they store side by
-// side.
-template <int STRIDE, int THREADS, typename T, int COLUMNS, int ROWS>
-__device__ __forceinline__ void load_transposed(float (&smem)[COLUMNS][ROWS], const T* matrix,
-                                                int rows) {
-#pragma unroll 4
-  for (int n = threadIdx.x; n < ROWS * COLUMNS / 4; n += THREADS) {
-    const int r = n % ROWS, c = n / ROWS * 4;
-    const float4 x = r < rows ? load4(matrix + (r * STRIDE + c)) : make_float4(0, 0, 0, 0);
-    smem[c + 0][r] = x.x;
-    smem[c + 1][r] = x.y;
-    smem[c + 2][r] = x.z;
-    smem[c + 3][r] = x.w;
+// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS matrix that are this thread's: the n-th
+// holds elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row or, with
+// DOWN, in a column: what they then store transposed lies side by side.
+template <int ROWS, int COLUMNS, int VEC, int THREADS, bool DOWN, typename F>
+__device__ __forceinline__ void for_my_vectors(F f) {
+  constexpr int ALONG = COLUMNS / VEC;  // vectors in a row
+  constexpr int R = !DOWN ? THREADS / ALONG : ROWS < THREADS ? ROWS : THREADS;
+  constexpr int C = THREADS / R;  // the block takes R x C vectors at once
+  static_assert(R * C == THREADS && ROWS % R == 0 && ALONG % C == 0);
+  const int r = DOWN ? threadIdx.x % R : threadIdx.x / C;
+  const int c = DOWN ? threadIdx.x / R : threadIdx.x % C;
+#pragma unroll
+  for (int n = 0; n < ROWS / R * (ALONG / C); ++n) {
+    f(n, r + n % (ROWS / R) * R, (c + n / (ROWS / R) * C) * VEC);
   }
+}
+
+// The first `rows` rows of a matrix whose rows are D apart, widened to fp32; the others become
+// zero. As they lie …
+template <typename Tile, int ROWS, int COLUMNS>
+__device__ __forceinline__ void load_tile(float (&smem)[ROWS][COLUMNS],
+                                          const typename Tile::T* matrix, int rows) {
+  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, false>([&](int, int r, int c) {
+    float x[Tile::VEC] = {};
+    if (r < rows) widen(x, matrix + (r * Tile::D + c));
+#pragma unroll
+    for (int e = 0; e < Tile::VEC; e += 4) {
+      store4(&smem[r][c + e], make_float4(x[e], x[e + 1], x[e + 2], x[e + 3]));
+    }
+  });
+}
+
+// … or transposed.
+template <typename Tile, int COLUMNS, int ROWS>
+__device__ __forceinline__ void load_transposed(float (&smem)[COLUMNS][ROWS],
+                                                const typename Tile::T* matrix, int rows) {
+  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, true>([&](int, int r, int c) {
+    float x[Tile::VEC] = {};
+    if (r < rows) widen(x, matrix + (r * Tile::D + c));
+#pragma unroll
+    for (int e = 0; e < Tile::VEC; ++e) smem[c + e][r] = x[e];
+  });
 }
 // [/snippet]
 
@@ -131,15 +160,16 @@ __device__ __forceinline__ void load_fours(float (&x)[N], const float* from) {
 }
 
 // [snippet multiply]
-// C += A B over DEPTH columns of A (the rows of `a`) and rows of B, of which `a` and `b` are this
-// thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the others
-// are not multiplied at all.
-template <typename Tile, bool MASKED, int DEPTH, int A_WIDTH, int B_WIDTH, int TM, int TN,
+// C += A B over columns begin … end - 1 of A (rows of `a`) and rows of B, of which `a` and `b` are
+// this thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the
+// others are not multiplied at all.
+template <typename Tile, bool MASKED, int A_WIDTH, int B_WIDTH, int TM, int TN,
           typename Visible = int>
 __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a, const float* b,
+                                         int begin, int end,
                                          [[maybe_unused]] Visible visible = {}) {
 #pragma unroll(MASKED ? 1 : 16)
-  for (int k = 0; k < DEPTH; ++k) {
+  for (int k = begin; k < end; ++k) {
     float A_rmem[TM], B_rmem[TN];
     load_fours<4 * Tile::LANES_M>(A_rmem, a + k * A_WIDTH);
     load_fours<4 * Tile::LANES_N>(B_rmem, b + k * B_WIDTH);
@@ -149,7 +179,10 @@ __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a
         if (k >= visible(m)) continue;
       }
 #pragma unroll
-      for (int n = 0; n < TN; ++n) C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      for (int x = 0; x < TN; ++x) {
+        const int n = m % 2 == 0 ? x : TN - 1 - x;
+        C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      }
     }
   }
 }
@@ -172,13 +205,13 @@ __device__ __forceinline__ float row_reduce(float x, Op op) {
 // exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN.
 __device__ __forceinline__ float finite(float m) { return m == -INFINITY ? 0.0f : m; }
 
-// [snippet kernel]
+// [snippet indices]
 template <typename Tile, typename Form = Recurrence>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     fused_attention(const typename Tile::T* Q, const typename Tile::T* K, const typename Tile::T* V,
                     typename Tile::T* O, float* LSE, KernelShape shape) {
   constexpr int D = Tile::D, BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N;
-  constexpr int BLOCK_D = Tile::BLOCK_D, BLOCK_K = Tile::BLOCK_K, THREADS = Tile::THREADS;
+  constexpr int BLOCK_D = Tile::BLOCK_D, BLOCK_K = Tile::BLOCK_K;
   constexpr int TM = Tile::TM, TN = Tile::TN, TD = Tile::TD;
   const int tiles = ceil_div(shape.Nq, BLOCK_M);
   const int bh = blockIdx.x / tiles, row0 = blockIdx.x % tiles * BLOCK_M;
@@ -200,29 +233,35 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   float m_rmem[TM], l_rmem[TM] = {};
 #pragma unroll
   for (int m = 0; m < TM; ++m) m_rmem[m] = -INFINITY;
+  // [/snippet]
 
-  load_transposed<D, THREADS>(Q_smem, Q_rows, shape.Nq - row0);
+  // [snippet scores]
+  load_transposed<Tile>(Q_smem, Q_rows, shape.Nq - row0);
   for (int j0 = 0; j0 < shape.Nkv; j0 += BLOCK_N) {
     // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
     float S_rmem[TM][TN] = {};
     for (int d0 = 0; d0 < D; d0 += BLOCK_D) {
       __syncthreads();  // everyone is done reading the chunk before
-      load_transposed<D, THREADS>(KV_smem.K, K_head + (j0 * D + d0), shape.Nkv - j0);
+      load_transposed<Tile>(KV_smem.K, K_head + (j0 * D + d0), shape.Nkv - j0);
       __syncthreads();  // the chunk is complete
-      multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
-                                                       &KV_smem.K[0][4 * tx]);
+      multiply<Tile, false, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row], &KV_smem.K[0][4 * tx], 0,
+                                              BLOCK_D);
     }
+    // [/snippet]
 
-    // m, l, P. Of this tile's keys, row m sees the first visible(m).
+    // [snippet softmax]
+    // m, l, P. Of this tile's keys, row m sees the first visible(m); the tile's first row sees the
+    // fewest.
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
+    const bool masked = j0 + BLOCK_N > shape.visible_keys(row0);
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
       float m_new = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
-        const bool sees = 4 * tx + Tile::column(n) < visible(m);
-        S_rmem[m][n] = sees ? S_rmem[m][n] * shape.scale : -INFINITY;
+        S_rmem[m][n] *= shape.scale;
+        if (masked && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
         m_new = fmaxf(m_new, S_rmem[m][n]);
       }
       m_new =
@@ -253,23 +292,26 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
                make_float4(S_rmem[m][n], S_rmem[m + 1][n], S_rmem[m + 2][n], S_rmem[m + 3][n]));
       }
     }
+    // [/snippet]
 
-    // O += P V  [BLOCK_M, D]. The tile's first row sees the fewest keys.
-    const bool masked = j0 + BLOCK_N > shape.visible_keys(row0);
+    // [snippet values]
+    // O += P V  [BLOCK_M, D]
     for (int k0 = 0; k0 < BLOCK_N; k0 += BLOCK_K) {
       __syncthreads();  // everyone is done reading the chunk before; P is complete
-      load_tile<D, THREADS>(KV_smem.V, V_head + (j0 + k0) * D, shape.Nkv - (j0 + k0));
+      load_tile<Tile>(KV_smem.V, V_head + (j0 + k0) * D, shape.Nkv - (j0 + k0));
       __syncthreads();  // the chunk is complete
       const float *P_mine = &P_smem[k0][my_row], *V_mine = &KV_smem.V[0][4 * tx];
       if (!masked) {
-        multiply<Tile, false, BLOCK_K, BLOCK_M, D>(O_rmem, P_mine, V_mine);
+        multiply<Tile, false, BLOCK_M, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K);
       } else {
-        multiply<Tile, true, BLOCK_K, BLOCK_M, D>(O_rmem, P_mine, V_mine,
-                                                  [&](int m) { return visible(m) - k0; });
+        multiply<Tile, true, BLOCK_M, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K,
+                                         [&](int m) { return visible(m) - k0; });
       }
     }
   }
+  // [/snippet]
 
+  // [snippet epilogue]
   auto* O_head = O + size_t(bh) * shape.Nq * D;  // [Nq, D]
 #pragma unroll
   for (int m = 0; m < TM; ++m) {
@@ -308,5 +350,27 @@ void launch_fused(const Problem& p, const Arguments& a, Stream stream) {
     launch_tile<FusedTile<T, D, BLOCK_M, BLOCK_N, TM, TN>, Form>(p, a, stream);
   });
 }
+
+// [snippet choose]
+// A large tile reuses most …
+template <typename T, int D>
+using LargeTile = FusedTile<T, D, 128,
+                            D == 16    ? 32
+                            : D == 128 ? 128
+                                       : 64,
+                            8, D == 256 ? 4 : 8>;
+
+// … many small ones keep every SM busy.
+template <typename T, int D>
+using SmallTile = FusedTile < T,
+      D, 32, D == 16 ? 32 : 64, 4, D<64 ? 8 : 4>;
+
+// Large, if the SMs have the shared memory and each of them gets 256 threads.
+template <typename Large>
+bool choose_large(const Problem& p, const DeviceInfo& device) {
+  const std::int64_t blocks = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Large::BLOCK_M);
+  return Large::shared() <= device.shared_per_block && blocks * Large::THREADS >= 256 * device.sms;
+}
+// [/snippet]
 
 }  // namespace al::fused1

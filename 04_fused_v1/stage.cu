@@ -12,53 +12,37 @@ namespace {
 
 using namespace fused1;
 
-// [snippet choose]
-// A large tile reuses most, many small ones keep every SM busy: small where large ones would not
-// make two blocks for each SM, or do not fit into its shared memory.
-template <typename Large, typename Small>
+template <typename T, int D>
 void launch_large_or_small(const Problem& p, const Arguments& a, Stream stream) {
-  const std::int64_t blocks = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Large::BLOCK_M);
-  const bool fits = Large::shared() <= device().shared_per_block;
-  if (fits && blocks * Large::THREADS >= 256 * device().sms) {
-    launch_tile<Large>(p, a, stream);
-  } else {
-    launch_tile<Small>(p, a, stream);
-  }
+  using Large = LargeTile<T, D>;
+  using Small = SmallTile<T, D>;
+  choose_large<Large>(p, device()) ? launch_tile<Large>(p, a, stream)
+                                   : launch_tile<Small>(p, a, stream);
 }
 
 void launch_best(const Problem& p, const Arguments& a, Stream stream) {
   dispatch(p.dtype, [&]<typename T>(T) {
-    switch (p.head_dim) {  // FusedTile<T, D, BLOCK_M, BLOCK_N, TM, TN>
-      case 16:
-        return launch_large_or_small<FusedTile<T, 16, 128, 32, 8, 8>,
-                                     FusedTile<T, 16, 32, 32, 4, 8>>(p, a, stream);
-      case 32:
-        return launch_large_or_small<FusedTile<T, 32, 128, 64, 8, 8>,
-                                     FusedTile<T, 32, 32, 64, 4, 8>>(p, a, stream);
-      case 64:
-        return launch_large_or_small<FusedTile<T, 64, 128, 64, 8, 8>,
-                                     FusedTile<T, 64, 32, 64, 4, 4>>(p, a, stream);
-      case 128:
-        return launch_large_or_small<FusedTile<T, 128, 128, 128, 8, 8>,
-                                     FusedTile<T, 128, 32, 64, 4, 4>>(p, a, stream);
-      default:
-        return launch_large_or_small<FusedTile<T, 256, 128, 64, 8, 4>,
-                                     FusedTile<T, 256, 32, 64, 4, 4>>(p, a, stream);
-    }
+    dispatch_head_dim(p.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+      launch_large_or_small<T, D>(p, a, stream);
+    });
   });
 }
-// [/snippet]
 
 std::string refuse(const Problem& p, const DeviceInfo& device) {
-  constexpr int kSmallestTile = 32;
-  constexpr std::size_t kShared = FusedTile<float, 256, 32, 64, 4, 4>::shared();
   if (p.operation != Operation::attention) return "it computes the whole of attention only";
-  if (std::int64_t{p.batch} * p.heads * ceil_div(p.seq, kSmallestTile) > INT32_MAX)
+  if (std::int64_t{p.batch} * p.heads * ceil_div(p.seq, 32) > INT32_MAX)
     return "the grid would have more than 2^31 - 1 blocks";
   if (std::int64_t{std::max(p.seq, p.kv_seq)} * p.head_dim > INT32_MAX)
     return "one head's Q, K or V would have more than 2^31 - 1 elements";
-  if (device.shared_per_block < kShared)
-    return "a block needs " + std::to_string(kShared / 1024) + " KiB of shared memory";
+  std::size_t needed = 0;
+  dispatch(p.dtype, [&]<typename T>(T) {
+    dispatch_head_dim(p.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+      needed = SmallTile<T, D>::shared();
+    });
+  });
+  if (device.shared_per_block < needed)
+    return "a block needs " + std::to_string(needed / 1024) +
+           " KiB of shared memory, and there are " + std::to_string(device.shared_per_block / 1024);
   return "";
 }
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include "common/dispatch.cuh"
@@ -34,8 +35,8 @@ enum Change : unsigned {
   kExp2 = 2,           // scale · log2(e) goes into Q, exp becomes ex2
   kEarlyExit = 4,      // stop at the last key that the tile's last row sees
   kTwoPass = 8,        // tiles without hidden keys first, in a loop that has no mask
-  kLongestFirst = 16,  // blocks with the most keys start first
-  kConflictFree = 32,  // pad P, and deal K's copies so that their stores spread over the banks
+  kByLength = 16,      // the blocks with the most keys first, dealt to the SMs there and back
+  kPaddedP = 32,       // pad P, so that its stores spread over the banks
   kPrefetch = 64,      // start the next copy before multiplying this chunk
   kSkipRescale = 128,  // leave O as it is while no maximum has grown by more than a factor of 2^8
   kAllChanges = 255
@@ -79,12 +80,12 @@ struct FusedTile {
   static constexpr int BLOCKS_PER_SM = std::max(1, SM_THREADS / THREADS);
 
   // K and V pass through two buffers in chunks: one is multiplied while the next one arrives.
-  static constexpr int CHUNK = D > 128 ? 2048 : 4096;  // elements
+  static constexpr int CHUNK = BLOCK_M < 128 && D > 64 ? 2048 : 4096;  // elements
   static constexpr int BLOCK_D = std::min(D, CHUNK / BLOCK_N);
   static constexpr int BLOCK_K = std::min(BLOCK_N, CHUNK / D);
   // What is summed over comes first: a product is a sum of outer products, column by row.
   using Q_tile = float[D][BLOCK_M];
-  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kConflictFree ? 4 : 0);
+  static constexpr int P_WIDTH = BLOCK_M + (CHANGES & kPaddedP ? 4 : 0);
   using P_tile = float[BLOCK_N][P_WIDTH];
   union KV_chunk {
     float K[BLOCK_D][BLOCK_N];
@@ -105,7 +106,7 @@ struct FusedTile {
 };
 // [/snippet]
 
-// [snippet copy]
+// [snippet load]
 // 16 bytes, widened.
 template <typename T, int VEC>
 __device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
@@ -116,9 +117,9 @@ __device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
   }
 }
 
-// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS chunk that are this thread's: the n-th holds
-// elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row, or with DOWN in a
-// column.
+// Calls f(n, r, c) for the vectors of a ROWS x COLUMNS matrix that are this thread's: the n-th
+// holds elements c … c + VEC - 1 of row r. Neighbouring lanes take neighbours in a row or, with
+// DOWN, in a column: what they then store transposed lies side by side.
 template <int ROWS, int COLUMNS, int VEC, int THREADS, bool DOWN, typename F>
 __device__ __forceinline__ void for_my_vectors(F f) {
   constexpr int ALONG = COLUMNS / VEC;  // vectors in a row
@@ -158,11 +159,11 @@ __device__ __forceinline__ void widen_chunk(float (&smem)[ROWS][COLUMNS],
   });
 }
 
-// … or transposed. Lanes that go down the rows of K store next to each other here.
-template <typename Tile, bool DOWN, int COLUMNS, int ROWS>
+// … or transposed.
+template <typename Tile, int COLUMNS, int ROWS>
 __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
                                                  const typename Tile::Narrow_chunk& narrow) {
-  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, DOWN>([&](int n, int r, int c) {
+  for_my_vectors<ROWS, COLUMNS, Tile::VEC, Tile::THREADS, true>([&](int n, int r, int c) {
     float x[Tile::VEC];
     widen(x, narrow[n][threadIdx.x]);
 #pragma unroll
@@ -172,10 +173,10 @@ __device__ __forceinline__ void widen_transposed(float (&smem)[COLUMNS][ROWS],
 // [/snippet]
 
 // The first `rows` rows of Q, times `factor` and transposed; the others become zero.
-template <typename Tile, bool DOWN, typename T>
+template <typename Tile, typename T>
 __device__ __forceinline__ void load_Q(typename Tile::Q_tile& smem, const T* Q, int rows,
                                        float factor) {
-  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, DOWN>([&](int, int r, int c) {
+  for_my_vectors<Tile::BLOCK_M, Tile::D, Tile::VEC, Tile::THREADS, true>([&](int, int r, int c) {
     float x[Tile::VEC] = {};
     if (r < rows) widen(x, Q + (r * Tile::D + c));
 #pragma unroll
@@ -194,15 +195,16 @@ __device__ __forceinline__ void load_fours(float (&x)[N], const float* from) {
 }
 
 // [snippet multiply]
-// C += A B over DEPTH columns of A (the rows of `a`) and rows of B, of which `a` and `b` are this
-// thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the others
-// are not multiplied at all.
-template <typename Tile, bool MASKED, int DEPTH, int A_WIDTH, int B_WIDTH, int TM, int TN,
+// C += A B over columns begin … end - 1 of A (rows of `a`) and rows of B, of which `a` and `b` are
+// this thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the
+// others are not multiplied at all.
+template <typename Tile, bool MASKED, int A_WIDTH, int B_WIDTH, int TM, int TN,
           typename Visible = int>
 __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a, const float* b,
+                                         int begin, int end,
                                          [[maybe_unused]] Visible visible = {}) {
 #pragma unroll(MASKED ? 1 : 16)
-  for (int k = 0; k < DEPTH; ++k) {
+  for (int k = begin; k < end; ++k) {
     float A_rmem[TM], B_rmem[TN];
     load_fours<4 * Tile::LANES_M>(A_rmem, a + k * A_WIDTH);
     load_fours<4 * Tile::LANES_N>(B_rmem, b + k * B_WIDTH);
@@ -212,7 +214,10 @@ __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a
         if (k >= visible(m)) continue;
       }
 #pragma unroll
-      for (int n = 0; n < TN; ++n) C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      for (int x = 0; x < TN; ++x) {
+        const int n = m % 2 == 0 ? x : TN - 1 - x;
+        C_rmem[m][n] += A_rmem[m] * B_rmem[n];
+      }
     }
   }
 }
@@ -243,22 +248,32 @@ __device__ __forceinline__ float exponential(float x) {
 // exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN.
 __device__ __forceinline__ float finite(float m) { return m == -INFINITY ? 0.0f : m; }
 
-// [snippet kernel]
+// [snippet deal]
+// Blocks 0, 1, 2 … begin on SMs 0, 1, 2 …, and when each SM has one, on SM 0 again. Their rank in
+// length, dealt as cards are, there and back, so that the SM with the longest block of the first
+// round gets the shortest of the second.
+__device__ __forceinline__ int there_and_back(int block, int blocks, int sms) {
+  const int round = block / sms, first = round * sms;
+  return round % 2 == 0 ? block : first + min(first + sms, blocks) - 1 - block;
+}
+// [/snippet]
+
+// [snippet indices]
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     fused_attention(const typename Tile::T* Q, const typename Tile::T* K, const typename Tile::T* V,
-                    typename Tile::T* O, float* LSE, KernelShape shape) {
+                    typename Tile::T* O, float* LSE, KernelShape shape, [[maybe_unused]] int sms) {
   constexpr int D = Tile::D, BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N;
   constexpr int BLOCK_D = Tile::BLOCK_D, BLOCK_K = Tile::BLOCK_K;
   constexpr int TM = Tile::TM, TN = Tile::TN, TD = Tile::TD;
   constexpr bool EPILOGUE_NORM = Tile::CHANGES & kEpilogueNorm, EXP2 = Tile::CHANGES & kExp2,
                  EARLY_EXIT = Tile::CHANGES & kEarlyExit, TWO_PASS = Tile::CHANGES & kTwoPass,
-                 LONGEST_FIRST = Tile::CHANGES & kLongestFirst,
-                 CONFLICT_FREE = Tile::CHANGES & kConflictFree,
-                 PREFETCH = Tile::CHANGES & kPrefetch, SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
+                 BY_LENGTH = Tile::CHANGES & kByLength, PREFETCH = Tile::CHANGES & kPrefetch,
+                 SKIP_RESCALE = Tile::CHANGES & kSkipRescale;
   const int tiles = ceil_div(shape.Nq, BLOCK_M), heads = gridDim.x / tiles;
-  const int bh = LONGEST_FIRST ? blockIdx.x % heads : blockIdx.x / tiles;
-  const int tile = LONGEST_FIRST ? tiles - 1 - blockIdx.x / heads : blockIdx.x % tiles;
+  const int rank = BY_LENGTH ? there_and_back(blockIdx.x, gridDim.x, sms) : blockIdx.x;
+  const int bh = BY_LENGTH ? rank % heads : rank / tiles;
+  const int tile = BY_LENGTH ? tiles - 1 - rank / heads : rank % tiles;
   const int row0 = tile * BLOCK_M;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int ty = lane % 2 + lane / 4 % (Tile::LANES_M / 2) * 2;
@@ -279,71 +294,70 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   float m_rmem[TM], l_rmem[TM] = {};
 #pragma unroll
   for (int m = 0; m < TM; ++m) m_rmem[m] = -INFINITY;
+  // [/snippet]
 
+  // [snippet scores]
   // The tile's first row sees the fewest keys, its last row the most.
   const int first_sees = shape.visible_keys(row0);
   const int last_sees = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
   const int keys = EARLY_EXIT ? last_sees : shape.Nkv;
   const auto start_K = [&](int j0, int d0) {
-    start_copy<Tile, BLOCK_N, BLOCK_D, CONFLICT_FREE>(narrow, K_head + (j0 * D + d0),
-                                                      shape.Nkv - j0);
+    start_copy<Tile, BLOCK_N, BLOCK_D, true>(narrow, K_head + (j0 * D + d0), shape.Nkv - j0);
   };
   const auto start_V = [&](int j) {
     start_copy<Tile, BLOCK_K, D, false>(narrow, V_head + j * D, shape.Nkv - j);
   };
   if (PREFETCH && keys > 0) start_K(0, 0);
-  load_Q<Tile, CONFLICT_FREE>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? shape.scale * kLog2e : 1);
+  // The scale's sign goes into Q, so that the largest score is that of the largest product.
+  const float sign = shape.scale > 0 ? 1.0f : shape.scale < 0 ? -1.0f : 0.0f;
+  load_Q<Tile>(Q_smem, Q_rows, shape.Nq - row0, EXP2 ? sign : 1.0f);
+  const float to_exponent = EXP2 && sign != 0 ? fabsf(shape.scale) * kLog2e : 1.0f;
   int b = 0;  // the buffer of the next chunk
 
   // Takes in keys j0 … j0 + BLOCK_N - 1. MASKED: some row may not see all of them.
   const auto take_in = [&]<bool MASKED>(std::bool_constant<MASKED>, int j0) {
-    // S = Q Kᵀ  [BLOCK_M, BLOCK_N], less what is to be subtracted from it
-    const auto start = [&](int m) { return SKIP_RESCALE ? finite(m_rmem[m]) : 0.0f; };
-    float S_rmem[TM][TN];
-#pragma unroll
-    for (int m = 0; m < TM; ++m) {
-#pragma unroll
-      for (int n = 0; n < TN; ++n) S_rmem[m][n] = -start(m);
-    }
+    // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
+    float S_rmem[TM][TN] = {};
     for (int d0 = 0; d0 < D; d0 += BLOCK_D, b ^= 1) {
       if (!PREFETCH) start_K(j0, d0);
       cp_async_wait<0>();  // this thread's part has arrived
-      widen_transposed<Tile, CONFLICT_FREE>(KV_smem[b].K, narrow);
+      widen_transposed<Tile>(KV_smem[b].K, narrow);
       __syncthreads();  // the chunk is complete; everyone is done reading the one before
       if (PREFETCH) d0 + BLOCK_D < D ? start_K(j0, d0 + BLOCK_D) : start_V(j0);
-      multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
-                                                       &KV_smem[b].K[0][4 * tx]);
+      multiply<Tile, false, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row], &KV_smem[b].K[0][4 * tx],
+                                              0, BLOCK_D);
     }
+    // [/snippet]
 
+    // [snippet softmax]
     // m, l, P. Of this tile's keys, row m sees the first visible(m).
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
-    float largest = -INFINITY;
+    const bool masked = MASKED && (TWO_PASS || j0 + BLOCK_N > first_sees);
+    float alpha[TM], top[TM];  // top: a row's largest score, of this thread's keys
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      alpha[m] = 1, top[m] = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
         if (!EXP2) S_rmem[m][n] *= shape.scale;
-        if (MASKED && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
-        largest = fmaxf(largest, S_rmem[m][n]);
+        if (masked && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
+        top[m] = fmaxf(top[m], S_rmem[m][n]);
       }
     }
-    float alpha[TM];
+    bool grown = !SKIP_RESCALE;
+    if constexpr (SKIP_RESCALE) {
 #pragma unroll
-    for (int m = 0; m < TM; ++m) alpha[m] = 1;
-    if (!SKIP_RESCALE || j0 == 0 || __any_sync(0xffffffff, largest > 8)) {
+      for (int m = 0; m < TM; ++m) grown |= top[m] * to_exponent > m_rmem[m] + 8;
+      grown = __any_sync(0xffffffff, grown);
+    }
+    if (grown) {
 #pragma unroll
       for (int m = 0; m < TM; ++m) {
-        float m_new = S_rmem[m][0];
-#pragma unroll
-        for (int n = 1; n < TN; ++n) m_new = fmaxf(m_new, S_rmem[m][n]);
-        m_new = row_reduce<Tile>(m_new, [](float x, float y) { return fmaxf(x, y); });
-        m_new = fmaxf(m_rmem[m], m_new + start(m));
+        top[m] = row_reduce<Tile>(top[m], [](float x, float y) { return fmaxf(x, y); });
+        const float m_new = fmaxf(m_rmem[m], top[m] * to_exponent);
         alpha[m] = exponential<EXP2>(m_rmem[m] - finite(m_new));
-        const float more = finite(m_new) - start(m);  // to be subtracted
         m_rmem[m] = m_new;
-#pragma unroll
-        for (int n = 0; n < TN; ++n) S_rmem[m][n] -= more;
         if constexpr (EPILOGUE_NORM) {
           l_rmem[m] *= alpha[m];
 #pragma unroll
@@ -353,9 +367,12 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     }
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
+      const float minus_m = -finite(m_rmem[m]);
       float sum = 0;
 #pragma unroll
-      for (int n = 0; n < TN; ++n) sum += S_rmem[m][n] = exponential<EXP2>(S_rmem[m][n]);
+      for (int n = 0; n < TN; ++n) {
+        sum += S_rmem[m][n] = exponential<EXP2>(fmaf(S_rmem[m][n], to_exponent, minus_m));
+      }
       if constexpr (EPILOGUE_NORM) {
         l_rmem[m] += sum;  // of this thread's keys; the row's lanes add theirs up at the end
       } else {
@@ -380,7 +397,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       }
     }
     __syncwarp();  // its rows of P are complete
+    // [/snippet]
 
+    // [snippet values]
     // O += P V  [BLOCK_M, D]
     for (int k0 = 0; k0 < BLOCK_N; k0 += BLOCK_K, b ^= 1) {
       if (!PREFETCH) start_V(j0 + k0);
@@ -390,11 +409,17 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       if (PREFETCH && k0 + BLOCK_K < BLOCK_N) start_V(j0 + k0 + BLOCK_K);
       if (PREFETCH && k0 + BLOCK_K >= BLOCK_N && j0 + BLOCK_N < keys) start_K(j0 + BLOCK_N, 0);
       const float *P_mine = &P_smem[k0][my_row], *V_mine = &KV_smem[b].V[0][4 * tx];
-      if (!MASKED || (!TWO_PASS && j0 + BLOCK_N <= first_sees)) {
-        multiply<Tile, false, BLOCK_K, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine);
+      if (!masked) {
+        multiply<Tile, false, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K);
       } else {
-        multiply<Tile, true, BLOCK_K, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine,
-                                                        [&](int m) { return visible(m) - k0; });
+        // The chunk's first keys are seen by all of the warp's rows, the last ones by none.
+        const int warp_sees = visible_0 - (shape.causal ? 4 * ty : 0) - k0;  // its first row
+        const int all_see = TWO_PASS ? min(max(warp_sees, 0), BLOCK_K) : 0;
+        const int some_see =
+            TWO_PASS ? min(warp_sees + (shape.causal ? Tile::WARP_M - 1 : 0), BLOCK_K) : BLOCK_K;
+        multiply<Tile, false, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, 0, all_see);
+        multiply<Tile, true, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, all_see, some_see,
+                                               [&](int m) { return visible(m) - k0; });
       }
     }
   };
@@ -403,7 +428,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     for (; j0 + BLOCK_N <= first_sees; j0 += BLOCK_N) take_in(std::false_type(), j0);
   }
   for (; j0 < keys; j0 += BLOCK_N) take_in(std::true_type(), j0);
+  // [/snippet]
 
+  // [snippet epilogue]
   auto* O_head = O + size_t(bh) * shape.Nq * D;  // [Nq, D]
 #pragma unroll
   for (int m = 0; m < TM; ++m) {
@@ -436,7 +463,7 @@ void launch_tile(const Problem& p, const Arguments& a, Stream stream) {
           .shared_bytes = Tile::shared(),
           .stream = stream},
          static_cast<const T*>(a.q), static_cast<const T*>(a.k), static_cast<const T*>(a.v),
-         static_cast<T*>(a.out), a.lse, KernelShape(p));
+         static_cast<T*>(a.out), a.lse, KernelShape(p), device().sms);
 }
 
 // D must be p.head_dim.
@@ -446,5 +473,27 @@ void launch_fused(const Problem& p, const Arguments& a, Stream stream) {
     launch_tile<FusedTile<T, D, BLOCK_M, BLOCK_N, TM, TN, CHANGES>>(p, a, stream);
   });
 }
+
+// [snippet choose]
+// A large tile reuses most …
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using LargeTile = FusedTile<T, D, 128,
+                            D == 16    ? 32
+                            : D == 128 ? 128
+                                       : 64,
+                            8, D == 256 ? 4 : 8, CHANGES>;
+
+// … many small ones keep every SM busy.
+template <typename T, int D, unsigned CHANGES = kAllChanges>
+using SmallTile = FusedTile < T,
+      D, 32, D == 16 ? 32 : 64, 4, D<64 ? 8 : 4, CHANGES>;
+
+// Large, if the SMs have the shared memory and each of them gets 256 threads.
+template <typename Large>
+bool choose_large(const Problem& p, const DeviceInfo& device) {
+  const std::int64_t blocks = std::int64_t{p.batch} * p.heads * ceil_div(p.seq, Large::BLOCK_M);
+  return Large::shared() <= device.shared_per_block && blocks * Large::THREADS >= 256 * device.sms;
+}
+// [/snippet]
 
 }  // namespace al::fused2

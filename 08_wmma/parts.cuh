@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
@@ -86,11 +87,12 @@ struct StartCopy {
 template <int ROWS, int THREADS, typename Copy, typename T, int STRIDE, int D>
 __device__ __forceinline__ void copy_rows(Copy copy, T (*to)[STRIDE], const T (*from)[D], int count,
                                           int t) {
-  constexpr int VECTORS = D / 8;  // a row
-#pragma unroll 4
-  for (int i = t; i < ROWS * VECTORS; i += THREADS) {
-    const int r = i / VECTORS, d = i % VECTORS * 8;
-    copy(&to[r][d], &from[r < count ? r : 0][d], r < count);
+  constexpr int VECTORS = D / 8, ROWS_AT_ONCE = THREADS / VECTORS;
+  static_assert(THREADS % VECTORS == 0 && ROWS % ROWS_AT_ONCE == 0);
+  const int r0 = t / VECTORS, d = t % VECTORS * 8;
+#pragma unroll
+  for (int r = 0; r < ROWS; r += ROWS_AT_ONCE) {
+    copy(&to[r0 + r][d], &from[r0 + r][d], r0 + r < count);
   }
 }
 
@@ -155,8 +157,10 @@ __device__ __forceinline__ float softmax_step(const float (&S_smem)[16][STRIDE],
   }
   float m_new = fmaxf(fmaxf(m.x, m.y), fmaxf(m.z, m.w));
   m_new = fmaxf(m_new, __shfl_xor_sync(kWholeWarp, m_new, 1));
-  const float reference = m_new == -INFINITY ? 0 : scale * m_new;  // -inf - -inf is NaN
-  const float factor = fast_exp2(scale * row.m - reference);
+  const float finite_m = m_new == -INFINITY ? 0 : m_new;  // -inf - -inf is NaN
+  // Exactly 1 where the maximum stays: scale · m - scale · m would not be, if fused into an FMA.
+  const float factor = fast_exp2(scale * (row.m - finite_m));
+  const float reference = scale * finite_m;
 
   __syncwarp();  // S is in registers everywhere before P takes its place
   float4 l = make_float4(0, 0, 0, 0);
@@ -185,32 +189,22 @@ __device__ __forceinline__ float finish_row(Row row, float scale, float* LSE, in
 
 // --- what must not be multiplied by zero --------------------------------------------------------
 
-template <typename T>
-struct PairOf;
-template <>
-struct PairOf<__half> {
-  using type = __half2;
-};
-template <>
-struct PairOf<__nv_bfloat16> {
-  using type = __nv_bfloat162;
-};
-
 // [snippet finite]
-// Is V [BLOCK_N, D] finite throughout? 0 · x is 0 then, and NaN for an infinity or a NaN.
+// Is V [BLOCK_N, D] finite throughout? 0 · x is 0 then, and NaN for an infinity or a NaN: a number
+// whose exponent has all bits set. Adding the lowest of them makes such an exponent, and no other,
+// run over into the place of the sign.
 template <int D, int BLOCK_N, typename T, int STRIDE>
 __device__ __forceinline__ bool all_finite(const T (&V_smem)[BLOCK_N][STRIDE]) {
-  using T2 = typename PairOf<T>::type;
-  const T2 zero = {T(0.0f), T(0.0f)};
-  T2 sum = zero;
+  constexpr bool FP16 = std::is_same_v<T, __half>;
+  constexpr unsigned EXPONENTS = FP16 ? 0x7c007c00 : 0x7f807f80;  // of two numbers
+  constexpr unsigned LOWEST = FP16 ? 0x04000400 : 0x00800080;
+  unsigned signs = 0;
 #pragma unroll 4
   for (int i = threadIdx.x % 32; i < BLOCK_N * D / 8; i += 32) {
     const uint4 x = *reinterpret_cast<const uint4*>(&V_smem[i / (D / 8)][i % (D / 8) * 8]);
-    for (const unsigned two : {x.x, x.y, x.z, x.w}) {
-      sum = __hfma2(zero, reinterpret_cast<const T2&>(two), sum);
-    }
+    for (const unsigned two : {x.x, x.y, x.z, x.w}) signs |= (two & EXPONENTS) + LOWEST;
   }
-  return __all_sync(kWholeWarp, to_float(sum.x) + to_float(sum.y) == 0);
+  return __all_sync(kWholeWarp, (signs & 0x80008000) == 0);
 }
 
 // O [16, 16] += P V for KEYS keys, row r seeing the first `visible + r · one_more` of them only.

@@ -55,57 +55,70 @@ struct V3 {
   }
 };
 
-// The last two take both dtypes, D 32 as well, and a smaller tile where a block cannot have the
-// shared memory of the large one.
+// The last two take both dtypes, D 32 as well, and three tiles: 32 queries a warp; 16 where that
+// would leave SMs without a block; and a small one where a block cannot have the shared memory.
 // [snippet choose]
-template <typename T>
+bool fills_the_device(const Problem& p, int block_m) {
+  return std::int64_t{p.batch} * p.heads * ceil_div(p.seq, block_m) >= device().sms;
+}
+
+template <typename T, int D, int BLOCKS_PER_SM>
 void launch_longest_first(const Problem& p, const Arguments& a, Stream stream) {
   constexpr bool VECTORS = true;
   constexpr int HEADS = kHeadsTogether;
-  const std::size_t limit = device().shared_per_block;
-  if (p.head_dim == 32) {
-    launch_v3<T, 32, 4, 32, 64, 3, VECTORS, HEADS>(p, a, stream);
-  } else if (p.head_dim == 64) {
-    TileV3<T, 64, 4, 32, 64>::shared() <= limit
-        ? launch_v3<T, 64, 4, 32, 64, 3, VECTORS, HEADS>(p, a, stream)
-        : launch_v3<T, 64, 4, 32, 32, 3, VECTORS, HEADS>(p, a, stream);
+  if (TileV3<T, D, 4, 32, 64>::shared() > device().shared_per_block) {
+    launch_v3<T, D, 4, 16, 32, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
+  } else if (fills_the_device(p, 4 * 32)) {
+    launch_v3<T, D, 4, 32, 64, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
   } else {
-    TileV3<T, 128, 4, 32, 64>::shared() <= limit
-        ? launch_v3<T, 128, 4, 32, 64, 2, VECTORS, HEADS>(p, a, stream)
-        : launch_v3<T, 128, 4, 16, 32, 2, VECTORS, HEADS>(p, a, stream);
+    launch_v3<T, D, 4, 16, 64, BLOCKS_PER_SM, VECTORS, HEADS>(p, a, stream);
   }
 }
 
-template <typename T>
+template <typename T, int D, int BLOCKS_PER_SM>
 void launch_asked_layout(const Problem& p, const Arguments& a, Stream stream) {
-  const std::size_t limit = device().shared_per_block;
-  if (p.head_dim == 32) {
-    launch_v4<T, 32, 4, 32, 64, 3>(p, a, stream);
-  } else if (p.head_dim == 64) {
-    launch_v4<T, 64, 4, 32, 64, 3>(p, a, stream);
+  if (TileV4<T, D, 4, 32, 64>::shared() > device().shared_per_block) {
+    launch_v4<T, D, 2, 32, 32, BLOCKS_PER_SM>(p, a, stream);
+  } else if (fills_the_device(p, 4 * 32)) {
+    launch_v4<T, D, 4, 32, 64, BLOCKS_PER_SM>(p, a, stream);
   } else {
-    TileV4<T, 128, 4, 32, 64>::shared() <= limit ? launch_v4<T, 128, 4, 32, 64, 2>(p, a, stream)
-                                                 : launch_v4<T, 128, 2, 32, 32, 2>(p, a, stream);
+    launch_v4<T, D, 4, 16, 64, BLOCKS_PER_SM>(p, a, stream);
   }
 }
 // [/snippet]
 
 // The least shared memory they can do with: a T4 has it.
 constexpr std::size_t kSmallest = 64 * 1024;
-static_assert(TileV3<__half, 32, 4, 32, 64>::shared() <= kSmallest);
-static_assert(TileV3<__half, 64, 4, 32, 32>::shared() <= kSmallest);
 static_assert(TileV3<__half, 128, 4, 16, 32>::shared() <= kSmallest);
-static_assert(TileV4<__half, 64, 4, 32, 64>::shared() <= kSmallest);
 static_assert(TileV4<__half, 128, 2, 32, 32>::shared() <= kSmallest);
 
+// Calls f<T, D, BLOCKS_PER_SM>(): as many blocks on an SM as their registers allow.
+template <typename F>
+void for_dtype_and_dim(const Problem& p, F f) {
+  const auto for_dim = [&]<typename T>() {
+    switch (p.head_dim) {
+      case 32:
+        return f.template operator()<T, 32, 3>();
+      case 64:
+        return f.template operator()<T, 64, 3>();
+      default:
+        return f.template operator()<T, 128, 2>();
+    }
+  };
+  p.dtype == DType::fp16 ? for_dim.template operator()<__half>()
+                         : for_dim.template operator()<__nv_bfloat16>();
+}
+
 void launch_longest_first_any(const Problem& p, const Arguments& a, Stream stream) {
-  p.dtype == DType::fp16 ? launch_longest_first<__half>(p, a, stream)
-                         : launch_longest_first<__nv_bfloat16>(p, a, stream);
+  for_dtype_and_dim(p, [&]<typename T, int D, int BLOCKS_PER_SM>() {
+    launch_longest_first<T, D, BLOCKS_PER_SM>(p, a, stream);
+  });
 }
 
 void launch_asked_layout_any(const Problem& p, const Arguments& a, Stream stream) {
-  p.dtype == DType::fp16 ? launch_asked_layout<__half>(p, a, stream)
-                         : launch_asked_layout<__nv_bfloat16>(p, a, stream);
+  for_dtype_and_dim(p, [&]<typename T, int D, int BLOCKS_PER_SM>() {
+    launch_asked_layout<T, D, BLOCKS_PER_SM>(p, a, stream);
+  });
 }
 
 // --- what is refused ----------------------------------------------------------------------------
@@ -159,47 +172,50 @@ Cost cost(const Problem& p, double shared_bytes_a_score) {
   const Work work = minimum_work(p);
   const double scores = work.flops / (4.0 * p.head_dim);
   return {.tensor_flops = work.flops / kMmaShare,
+          .exponentials = scores,
           .dram_bytes = work.bytes,
           .shared_wavefronts = scores * shared_bytes_a_score / 128};
 }
 
 // [snippet costs]
-// How many passes a bank conflict makes of one, where rows of BLOCK_N and of D elements are not
-// padded: counted on paper, like the bytes.
+// How many passes bank conflicts make of one, where rows are not padded: counted on paper, as are
+// the bytes.
 struct Conflicts {
   double KV = 1, S = 1, P = 1, O = 1;
 };
 
-// Bytes through shared memory for one score. `rows`: of a warp; `block_m`: of a block.
-double bytes_a_score(double D, double rows, double block_m, double block_n, Conflicts c,
-                     bool O_in_shared) {
+// What does not depend on where O is: bytes through shared memory for one score. `rows`: of a warp;
+// `block_m`: of a block.
+double bytes_K_V_S(double D, double rows, double block_m, Conflicts c) {
   const double bring_in = 2 * 2 * D / block_m;  // a key's K and V, written once for the block
   const double read_KV = 2 * 2 * D / rows * c.KV;
-  const double S = (4 + 4) * c.S;  // written by the fragment, read by the softmax
-  const double P = (2 + 2) * c.P;  // the other way round
-  // O: read and written by the fragments, and once more to let it shrink.
-  const double O = O_in_shared ? (2 * 4 * c.O + 2 * 4) * D / block_n : 0;
-  return bring_in + read_KV + S + P + O;
+  return bring_in + read_KV + (4 + 4) * c.S;  // S: written by the fragment, read by the softmax
+}
+
+// Version 1. P is written once and read for every 16 columns of O; O is read and written by the
+// fragments, and read and written again, a factor with it, to let it shrink.
+double bytes_v1(double D, double block_m, double block_n, Conflicts c) {
+  const double P = (2 + 2 * D / 16) * c.P, O = (2 * 4 * c.O + 2 * 4 + 4) * D / block_n;
+  return bytes_K_V_S(D, 16, block_m, c) + P + O;
 }
 
 Cost cost_one_warp(const Problem& p) {
   const Conflicts rows_of_16 = {.KV = 8, .S = 2, .P = 2, .O = 4};
-  return cost(p, bytes_a_score(p.head_dim, 16, 16, 16, rows_of_16, true));
+  return cost(p, bytes_v1(p.head_dim, 16, 16, rows_of_16));
 }
 Cost cost_shared_scores(const Problem& p) {
   const Conflicts rows_of_64 = {.KV = 8, .S = 4, .P = 8, .O = 4};
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, rows_of_64, true));
+  return cost(p, bytes_v1(p.head_dim, 64, 64, rows_of_64));
 }
-Cost cost_padded(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, {}, true));
-}
+Cost cost_padded(const Problem& p) { return cost(p, bytes_v1(p.head_dim, 64, 64, {})); }
+// Versions 2 and 3: P is written and read once, O nowhere.
 Cost cost_kept_output(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 16, 64, 64, {}, false));
+  return cost(p, bytes_K_V_S(p.head_dim, 16, 64, {}) + 2 + 2);
 }
 Cost cost_tall_warps(const Problem& p) {
-  return cost(p, bytes_a_score(p.head_dim, 32, 128, 64, {}, false));
+  return cost(p, bytes_K_V_S(p.head_dim, 32, 128, {}) + 2 + 2);
 }
-// S and P are gone. Q is read for each tile of 64 keys.
+// Version 4: S and P nowhere; Q is read for each tile of 64 keys.
 Cost cost_asked_layout(const Problem& p) {
   const double D = p.head_dim, bring_in = 2 * 2 * D / 128, read_KV = 2 * 2 * D / 32;
   return cost(p, bring_in + read_KV + 2 * D / 64);

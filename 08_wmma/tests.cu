@@ -97,15 +97,20 @@ TEST_CASE("a scale that is negative, or zero") {
   }
 }
 
-// The tiles for less shared memory are not chosen here, and would go untested.
-TEST_CASE("the tiles of small GPUs") {
+// So few blocks take 16 queries a warp here, and the tiles for large problems, and those for GPUs
+// with little shared memory, would go untested.
+TEST_CASE("the tiles of large problems and of small GPUs") {
   const GpuFragments as_on_a_gpu;
-  const Variant d64 = tile("v3, D 64", launch_v3<__half, 64, 4, 32, 32, 3, true, 16>),
-                d128[] = {tile("v3, D 128", launch_v3<__half, 128, 4, 16, 32, 2, true, 16>),
-                          tile("v4, D 128", launch_v4<__half, 128, 2, 32, 32, 2>)};
+  const Variant d64[] = {tile("v3, D 64, large", launch_v3<__half, 64, 4, 32, 64, 3, true, 16>),
+                         tile("v4, D 64, large", launch_v4<__half, 64, 4, 32, 64, 3>),
+                         tile("v3, D 64, small", launch_v3<__half, 64, 4, 16, 32, 3, true, 16>)},
+                d128[] = {tile("v3, D 128, large", launch_v3<__half, 128, 4, 32, 64, 2, true, 16>),
+                          tile("v4, D 128, large", launch_v4<__half, 128, 4, 32, 64, 2>),
+                          tile("v3, D 128, small", launch_v3<__half, 128, 4, 16, 32, 2, true, 16>),
+                          tile("v4, D 128, small", launch_v4<__half, 128, 2, 32, 32, 2>)};
   for (Problem p : shapes()) {
     p.head_dim = 64;
-    check_variant(d64, p, Distribution::normal);
+    for (const Variant& variant : d64) check_variant(variant, p, Distribution::normal);
     p.head_dim = 128;
     for (const Variant& variant : d128) check_variant(variant, p, Distribution::normal);
   }

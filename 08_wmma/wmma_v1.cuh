@@ -10,7 +10,7 @@
 
 namespace al::wmma {
 
-// [snippet tile_v1]
+// [snippet tile]
 template <typename T, int D, int WARPS, int BLOCK_N, int PAD>
 struct TileV1 {
   static constexpr int THREADS = 32 * WARPS, BLOCK_M = 16 * WARPS;
@@ -24,7 +24,6 @@ struct TileV1 {
 };
 // [/snippet]
 
-// [snippet kernel_v1]
 template <typename T, int D, int WARPS, int BLOCK_N, int PAD>
 __global__ void __launch_bounds__(32 * WARPS)
     attention_v1(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
@@ -62,6 +61,7 @@ __global__ void __launch_bounds__(32 * WARPS)
   Row row;
   const float scale = log2_scale(shape.scale);
 
+  // [snippet loop]
   for (int k0 = 0; k0 < keys; k0 += BLOCK_N) {
     __syncthreads();  // everyone is done with the last tile, and with Q, whose place S takes
     copy_rows<BLOCK_N, Tile::THREADS>(CopyNow{}, K_smem, K_head + k0, shape.Nkv - k0, threadIdx.x);
@@ -115,7 +115,9 @@ __global__ void __launch_bounds__(32 * WARPS)
       store_matrix_sync(&O_smem[0][d], O_frag, O_STRIDE, mem_row_major);
     }
   }
+  // [/snippet]
 
+  // [snippet output]
   __syncwarp();  // the last O is complete
   const float norm = finish_row(row, scale, LSE ? LSE + first_row : nullptr, lane / 2, warp_rows);
   if (lane % 2 == 0) factors[lane / 2] = norm;
@@ -123,8 +125,8 @@ __global__ void __launch_bounds__(32 * WARPS)
   for (int i = lane; i < warp_rows * D; i += 32) {
     O[first_row * D + i] = from_float<T>(O_smem[i / D][i % D] * factors[i / D]);
   }
+  // [/snippet]
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int BLOCK_N, int PAD>
 void launch_v1(const Problem& p, const Arguments& a, Stream stream) {

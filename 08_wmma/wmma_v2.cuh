@@ -8,7 +8,7 @@
 
 namespace al::wmma {
 
-// [snippet tile_v2]
+// [snippet tile]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 struct TileV2 {
   static constexpr int PAD = 8;
@@ -21,7 +21,6 @@ struct TileV2 {
 };
 // [/snippet]
 
-// [snippet kernel_v2]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 __global__ void __launch_bounds__(32 * WARPS)
     attention_v2(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
@@ -66,6 +65,7 @@ __global__ void __launch_bounds__(32 * WARPS)
     }
   }
 
+  // [snippet loop]
   for (int k0 = 0; k0 < keys; k0 += BLOCK_N) {
     __syncthreads();  // everyone is done with the last tile, and with Q, whose place S takes
     copy_rows<BLOCK_N, Tile::THREADS>(CopyNow{}, K_smem, K_head + k0, shape.Nkv - k0, threadIdx.x);
@@ -152,7 +152,9 @@ __global__ void __launch_bounds__(32 * WARPS)
       }
     }
   }
+  // [/snippet]
 
+  // [snippet output]
   __syncwarp();  // everyone has the last tile's factors, and its P
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
@@ -181,8 +183,8 @@ __global__ void __launch_bounds__(32 * WARPS)
       __syncwarp();  // and read, before the next ones take their place
     }
   }
+  // [/snippet]
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 void launch_v2(const Problem& p, const Arguments& a, Stream stream) {

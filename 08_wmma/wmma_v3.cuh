@@ -9,7 +9,7 @@
 
 namespace al::wmma {
 
-// [snippet tile_v3]
+// [snippet tile]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 struct TileV3 {
   static constexpr int PAD = 8;
@@ -24,7 +24,6 @@ struct TileV3 {
 };
 // [/snippet]
 
-// [snippet kernel_v3]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
           int HEADS>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
@@ -40,8 +39,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   const std::size_t first_row = std::size_t(bh) * shape.Nq + warp_row0;
   const Rows Q_warp = reinterpret_cast<Rows>(Q + first_row * D);  // [WARP_ROWS, D]
   const std::size_t kv_head = std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
-  const Rows K_head = reinterpret_cast<Rows>(K + kv_head);  // [Nkv, D]
-  const Rows V_head = reinterpret_cast<Rows>(V + kv_head);  // [Nkv, D]
 
   SharedArena shared;
   auto& K_smem = shared.take<typename Tile::KV_tile[2]>("K_smem");
@@ -57,8 +54,11 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   // Starts to copy the tile from key k0 on, for buffer b.
   const auto start_copy = [&](int k0, int b) {
     constexpr int THREADS = Tile::THREADS;
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem[b], K_head + k0, shape.Nkv - k0, threadIdx.x);
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem[b], V_head + k0, shape.Nkv - k0, threadIdx.x);
+    const std::size_t first = kv_head + std::size_t(k0) * D;
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem[b], reinterpret_cast<Rows>(K + first),
+                                shape.Nkv - k0, threadIdx.x);
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem[b], reinterpret_cast<Rows>(V + first),
+                                shape.Nkv - k0, threadIdx.x);
     cp_async_commit();
   };
   if (keys > 0) start_copy(0, 0);
@@ -79,6 +79,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     }
   }
 
+  // [snippet loop]
   for (int k0 = 0, b = 0; k0 < keys; k0 += BLOCK_N, b ^= 1) {
     cp_async_wait<0>();  // this thread's part of tile b has landed
     __syncthreads();     // everyone's has; and everyone is done with the other, and with Q
@@ -164,7 +165,9 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
   }
+  // [/snippet]
 
+  // [snippet output]
   __syncwarp();  // everyone has the last tile's factors, and its P
 #pragma unroll
   for (int band = 0; band < BANDS; ++band) {
@@ -203,8 +206,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       __syncwarp();  // and read, before the next ones take their place
     }
   }
+  // [/snippet]
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM, bool VECTORS,
           int HEADS>

@@ -93,7 +93,7 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(kWholeWarp, x, 2);
 }
 
-// [snippet tile_v4]
+// [snippet tile]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N>
 struct TileV4 {
   static constexpr int PAD = 8;
@@ -109,7 +109,6 @@ struct TileV4 {
 };
 // [/snippet]
 
-// [snippet kernel_v4]
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     attention_v4(const T* Q, const T* K, const T* V, T* O, float* LSE, KernelShape shape) {
@@ -124,8 +123,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   const std::size_t first_row = std::size_t(bh) * shape.Nq + warp_row0;
   const Rows Q_warp = reinterpret_cast<Rows>(Q + first_row * D);  // [WARP_ROWS, D]
   const std::size_t kv_head = std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
-  const Rows K_head = reinterpret_cast<Rows>(K + kv_head);  // [Nkv, D]
-  const Rows V_head = reinterpret_cast<Rows>(V + kv_head);  // [Nkv, D]
 
   SharedArena shared;
   auto& tiles = shared.take<typename Tile::KV_tiles>("KV_tiles");
@@ -140,9 +137,12 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
   // Starts to copy the tile from key k0 on, for buffer b.
   const auto start_copy = [&](int k0, int b) {
     constexpr int THREADS = Tile::THREADS;
+    const std::size_t first = kv_head + std::size_t(k0) * D;
     auto& [K_smem, V_smem] = tiles.KV[b];
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem, K_head + k0, shape.Nkv - k0, threadIdx.x);
-    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem, V_head + k0, shape.Nkv - k0, threadIdx.x);
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, K_smem, reinterpret_cast<Rows>(K + first),
+                                shape.Nkv - k0, threadIdx.x);
+    copy_rows<BLOCK_N, THREADS>(StartCopy{}, V_smem, reinterpret_cast<Rows>(V + first),
+                                shape.Nkv - k0, threadIdx.x);
     cp_async_commit();
   };
   if (keys > 0) start_copy(0, 0);
@@ -193,6 +193,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
     }
 
+    // [snippet softmax]
     // P = softmax of S, unnormalised, as A fragments
     RowsFragment<T> P_frag[BANDS][BLOCK_N / 16];
 #pragma unroll
@@ -221,19 +222,20 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
           }
         }
         const float m_new = row_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
-        reference[h] = m_new == -INFINITY ? 0 : scale * m_new;
-        factor[h] = fast_exp2(scale * m[band][h] - reference[h]);
+        const float finite_m = m_new == -INFINITY ? 0 : m_new;
+        factor[h] = fast_exp2(scale * (m[band][h] - finite_m));
+        reference[h] = scale * finite_m;
+        shrinks |= m[band][h] != m_new;
         m[band][h] = m_new;
-        shrinks |= factor[h] != 1;
       }
-      float sums[8] = {};
+      float sums[2][2] = {};  // of row h, in two halves
 #pragma unroll
       for (int n = 0; n < BLOCK_N / 16; ++n) {
         auto& p = S_frag[band][n].x;
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
           p[e] = fast_exp2(scale * p[e] - reference[e / 2 % 2]);
-          sums[e] += p[e];
+          sums[e / 2 % 2][e % 2] += p[e];
         }
 #pragma unroll
         for (int e = 0; e < P_frag[band][n].num_elements; e += 2) {
@@ -242,8 +244,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
       }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        l[band][h] = l[band][h] * factor[h] +
-                     ((sums[2 * h] + sums[2 * h + 1]) + (sums[2 * h + 4] + sums[2 * h + 5]));
+        l[band][h] = l[band][h] * factor[h] + (sums[h][0] + sums[h][1]);
       }
       if (__any_sync(kWholeWarp, shrinks)) {
 #pragma unroll
@@ -253,6 +254,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
         }
       }
     }
+    // [/snippet]
 
     // O += P V  [WARP_ROWS, D]
     if (seen >= BLOCK_N || all_finite<D>(V_smem)) {
@@ -318,7 +320,6 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS_PER_SM)
     __syncwarp();  // and read, before the next ones take their place
   }
 }
-// [/snippet]
 
 template <typename T, int D, int WARPS, int WARP_ROWS, int BLOCK_N, int BLOCKS_PER_SM>
 void launch_v4(const Problem& p, const Arguments& a, Stream stream) {

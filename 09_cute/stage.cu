@@ -1,11 +1,12 @@
-// The record of chapter 09: the kernel for sm_80 and newer.
+// The record of chapter 09: the kernel for sm_80 and newer, and that for sm_90a with its steps.
 #include "09_cute/stage.hpp"
 
 #include <algorithm>
 #include <cstdint>
 
-#include "03_pv/stage.hpp"
+#include "05_epilogue_norm_v2/stage.hpp"
 #include "09_cute/flash_sm80.hpp"
+#include "09_cute/flash_sm90.hpp"
 
 namespace al {
 namespace {
@@ -19,7 +20,6 @@ std::string refuse_shape(const Problem& p) {
            " has no tensor core instruction of this precision";
   if (p.head_dim != 32 && p.head_dim != 64 && p.head_dim != 128 && p.head_dim != 256)
     return "it is compiled for head dimensions 32, 64, 128 and 256";
-  if (!(p.scale > 0)) return "it takes the maximum before it scales, so the scale must be above 0";
   if (std::int64_t{std::max(p.seq, p.kv_seq)} * p.head_dim > INT32_MAX)
     return "one head's Q or K would have more than 2^31 - 1 elements";
   if (std::int64_t{p.batch} * p.heads * (p.seq / 64 + 1) > INT32_MAX)
@@ -34,9 +34,21 @@ std::string refuse_sm80(const Problem& p, const DeviceInfo& device) {
   return refuse_shape(p);
 }
 
-// Every product is made for whole tiles; the tiles above the diagonal are left out.
+// Every product is made for whole tiles; the tiles above the diagonal are left out. One exponential
+// a score.
 Cost cost(const Problem& p) {
-  return {.tensor_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
+  const Work work = minimum_work(p);
+  return {.tensor_flops = work.flops,
+          .exponentials = work.flops / (4.0 * p.head_dim),
+          .dram_bytes = work.bytes};
+}
+
+// On Hopper mma.sync does at most about 0.6 of what the ceiling's WGMMA does, so the same work
+// takes that much longer. On other GPUs it is the ceiling.
+Cost cost_sm80(const Problem& p) {
+  Cost of_mma_sync = cost(p);
+  if (device().sm == 90) of_mma_sync.tensor_flops /= 0.6;
+  return of_mma_sync;
 }
 
 void launch_sm80(const Problem& p, const Arguments& a, Stream stream) {
@@ -52,6 +64,59 @@ void launch_sm80(const Problem& p, const Arguments& a, Stream stream) {
   }
 }
 
+std::string refuse_sm90(const Problem& p, const DeviceInfo& device) {
+  if (device.sm != 90)
+    return "WGMMA exists on sm_90a (Hopper) alone; this device is sm_" + std::to_string(device.sm) +
+           ", where flash_sm80 runs";
+  if (p.head_dim == 32) return "it is compiled for head dimensions 64, 128 and 256";
+  return refuse_shape(p);
+}
+
+std::string refuse_sm90_step(const Problem& p, const DeviceInfo& device) {
+  if (const std::string why = refuse_sm90(p, device); !why.empty()) return why;
+  if (p.dtype != DType::fp16 || !p.causal || p.head_dim == 256)
+    return "the steps on the way to flash_sm90 are compiled for fp16, causal, head dimensions 64 "
+           "and 128";
+  return "";
+}
+
+void launch_sm90(const Problem& p, const Arguments& a, Stream stream) {
+  switch (p.head_dim) {
+    case 64:
+      return launch_flash_sm90<64>(p, a, stream);
+    case 128:
+      return launch_flash_sm90<128>(p, a, stream);
+    case 256:
+      return launch_flash_sm90<256>(p, a, stream);
+  }
+}
+
+template <int STEPS>
+void launch_sm90_steps(const Problem& p, const Arguments& a, Stream stream) {
+  switch (p.head_dim) {
+    case 64:
+      return launch_flash_sm90_steps<64>(STEPS, p, a, stream);
+    case 128:
+      return launch_flash_sm90_steps<128>(STEPS, p, a, stream);
+  }
+}
+
+std::size_t counter_bytes(const Problem&) { return sizeof(int); }
+
+// The sm_90a kernel with its first STEPS steps alone.
+template <int STEPS>
+constexpr Variant sm90_step(const char* name, const char* idea, const char* prior) {
+  return {.name = name,
+          .idea = idea,
+          .prior = prior,
+          .operation = Operation::attention,
+          .refuse = refuse_sm90_step,
+          .workspace = counter_bytes,
+          .zeroed = counter_bytes,
+          .cost = cost,
+          .launch = launch_sm90_steps<STEPS>};
+}
+
 constexpr Variant kVariants[] = {
     {.name = "flash_sm80",
      .idea = "mma.sync, ldmatrix and cp.async, swizzled; what an A100 can do",
@@ -59,18 +124,58 @@ constexpr Variant kVariants[] = {
      .operation = Operation::attention,
      .refuse = refuse_sm80,
      .workspace = nullptr,
-     .cost = cost,
+     .cost = cost_sm80,
      .launch = launch_sm80},
+    sm90_step<0>("tma_wgmma", "TMA brings the tiles, WGMMA multiplies them", "flash_sm80"),
+    sm90_step<1>("specialised", "a warp of its own starts the copies", "tma_wgmma"),
+    sm90_step<2>("overlap", "the next S = Q K^T runs under this tile's softmax", "specialised"),
+    sm90_step<3>("ping_pong", "the warpgroups take turns at the tensor cores", "overlap"),
+    sm90_step<4>("persistent", "a block takes tile after tile, the longest first", "ping_pong"),
+    {.name = "flash_sm90",
+     .idea = "O is rescaled only when the maximum has moved far",
+     .prior = "flash_sm80",
+     .operation = Operation::attention,
+     .refuse = refuse_sm90,
+     .workspace = counter_bytes,
+     .zeroed = counter_bytes,
+     .cost = cost,
+     .launch = launch_sm90},
 };
 
-int best(const Problem&, const DeviceInfo&) { return 0; }
+int best(const Problem& p, const DeviceInfo& device) {
+  const int last = std::size(kVariants) - 1;
+  return refuse_sm90(p, device).empty() ? last : 0;
+}
 
 }  // namespace
+
+namespace cute_attention {
+
+TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
+  TileOrder order;
+  order.heads = p.batch * p.heads;
+  order.tiles_m = ceil_div(p.seq, block_m);
+  // Blocks that run at the same time should find K and V in L2: because those of all their heads
+  // fit into (two thirds of) it, or because eight blocks read the same head's at about the same
+  // time. Within these bounds the more heads the better when causal, since all long tiles of a
+  // group come before its short ones; else as few heads as keep every SM busy.
+  const std::int64_t kv_bytes = std::int64_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
+  const std::int64_t fitting = p.group() * (std::int64_t(device.l2_bytes) / 3 * 2 / kv_bytes);
+  const std::int64_t at_once =
+      p.causal ? std::max({fitting, std::int64_t{device.sms / 8}, std::int64_t{1}})
+               : ceil_div(device.sms, order.tiles_m);
+  // In groups of equal size: the last one ends the launch, and a small one would end it unevenly.
+  const int groups = static_cast<int>((order.heads + at_once - 1) / at_once);
+  order.at_once = ceil_div(order.heads, groups);
+  return order;
+}
+
+}  // namespace cute_attention
 
 const Stage stage_09_cute{.name = "09_cute",
                           .title = "CuTe: what Ampere can do, then what Hopper can do",
                           .operation = Operation::attention,
-                          .prior = &stage_03_pv,
+                          .prior = &stage_05_epilogue_norm_v2,
                           .variants = kVariants,
                           .best = best,
                           .yardsticks = {}};

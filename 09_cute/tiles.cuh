@@ -9,59 +9,51 @@
 
 namespace al {
 
-template <int D, int BLOCK_M, int BLOCK_N, int WARPS, bool Q_IN_REGISTERS>
+template <int D, int BLOCK_M, int BLOCK_N, int WARPS>
 void add_tile(std::vector<TilePoint>& points) {
-  using Config =
-      cute_attention::Sm80Config<cute::half_t, D, BLOCK_M, BLOCK_N, WARPS, Q_IN_REGISTERS>;
+  using Config = cute_attention::Sm80Config<cute::half_t, D, BLOCK_M, BLOCK_N, WARPS>;
   // Names live as long as the program.
-  static const std::string name = std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "_" +
-                                  std::to_string(WARPS) + "warps" + (Q_IN_REGISTERS ? "_q" : "") +
-                                  "_d" + std::to_string(D);
+  static const std::string name = std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" +
+                                  std::to_string(Config::THREADS) + "_d" + std::to_string(D);
   const auto refuse = [](const Problem& p, const DeviceInfo&) -> std::string {
     if (p.head_dim != D) return "it is a tile for another head dim";
     if (p.dtype != DType::fp16) return "the sweep is made for fp16";
     return "";
   };
-  points.push_back(
-      {.block_m = BLOCK_M,
-       .block_n = BLOCK_N,
-       .threads = Config::THREADS,
-       .variant = {.name = name.c_str(),
-                   .idea = Q_IN_REGISTERS ? "Q kept in registers" : "Q read from shared memory",
-                   .prior = nullptr,
-                   .operation = Operation::attention,
-                   .refuse = refuse,
-                   .workspace = nullptr,
-                   .cost = nullptr,
-                   .launch = cute_attention::launch_flash_sm80_config<Config>}});
+  points.push_back({.block_m = BLOCK_M,
+                    .block_n = BLOCK_N,
+                    .threads = Config::THREADS,
+                    .variant = {.name = name.c_str(),
+                                .idea = "",
+                                .prior = nullptr,
+                                .operation = Operation::attention,
+                                .refuse = refuse,
+                                .workspace = nullptr,
+                                .cost = nullptr,
+                                .launch = cute_attention::launch_flash_sm80_config<Config>}});
 }
 
 template <int D>
 void add_tiles(std::vector<TilePoint>& points) {
-  if constexpr (D == 32) {
-    add_tile<D, 128, 128, 4, false>(points);
-    add_tile<D, 128, 128, 4, true>(points);
-    add_tile<D, 128, 64, 4, true>(points);
-  } else if constexpr (D == 64) {
-    add_tile<D, 128, 128, 4, false>(points);
-    add_tile<D, 128, 64, 4, false>(points);
-    add_tile<D, 128, 64, 4, true>(points);
-    add_tile<D, 128, 96, 4, true>(points);
-    add_tile<D, 192, 64, 4, false>(points);
-    add_tile<D, 64, 128, 4, true>(points);
+  if constexpr (D <= 64) {
+    add_tile<D, 64, 64, 4>(points);
+    add_tile<D, 64, 128, 4>(points);
+    add_tile<D, 128, 64, 4>(points);
+    add_tile<D, 128, 96, 4>(points);
+    add_tile<D, 128, 128, 4>(points);
   } else if constexpr (D == 128) {
-    add_tile<D, 128, 64, 4, false>(points);
-    add_tile<D, 128, 32, 4, false>(points);
-    add_tile<D, 128, 48, 4, false>(points);
-    add_tile<D, 64, 128, 4, false>(points);
-    add_tile<D, 128, 64, 8, true>(points);
-    add_tile<D, 128, 128, 8, false>(points);
+    add_tile<D, 64, 64, 4>(points);
+    add_tile<D, 64, 96, 4>(points);
+    add_tile<D, 128, 32, 4>(points);
+    add_tile<D, 128, 48, 4>(points);
+    add_tile<D, 128, 64, 4>(points);
+    add_tile<D, 128, 64, 8>(points);
   } else {
-    add_tile<D, 64, 64, 4, false>(points);
-    add_tile<D, 64, 32, 4, false>(points);
-    add_tile<D, 64, 48, 4, false>(points);
-    add_tile<D, 128, 32, 8, false>(points);
-    add_tile<D, 128, 64, 8, false>(points);
+    add_tile<D, 64, 32, 4>(points);
+    add_tile<D, 64, 48, 4>(points);
+    add_tile<D, 64, 64, 4>(points);
+    add_tile<D, 128, 32, 8>(points);
+    add_tile<D, 128, 64, 8>(points);
   }
 }
 

@@ -82,10 +82,18 @@ double plain_scaled(const Problem& problem, const ReferenceRows& reference) {
   return largest;
 }
 
+// An error of every score makes one of the same size, relatively, of every weight.
+double slack_of_row(const ReferenceRows& reference, std::size_t r, const Slack& slack) {
+  return slack.out + (slack.scores == 0 ? 0 : slack.scores * reference.score_scale[r]);
+}
+
 void compare_result(const Problem& problem, const ReferenceRows& reference,
-                    const std::vector<float>& result, ErrorReport& report) {
+                    const std::vector<float>& result, const Slack& slack, ErrorReport& report) {
+  const double plain_budget = 2 * plain_scaled(problem, reference) + epsilon(problem);
   for (std::size_t r = 0; r < reference.rows.size(); ++r) {
     const double row_scale = reference.row_scale[r];
+    const double budget = plain_budget + slack_of_row(reference, r, slack);
+    report.budget = std::max(report.budget, budget);
     double error_squares = 0, exact_squares = 0;
     for (int c = 0; c < reference.visible(problem, r); ++c) {
       const std::size_t at = r * reference.columns + c;
@@ -96,13 +104,12 @@ void compare_result(const Problem& problem, const ReferenceRows& reference,
       report.max_abs = std::max(report.max_abs, error);
       report.scaled = std::max(report.scaled, ratio(error, row_scale));
 
-      const bool right = within(error, report.budget * row_scale);
+      const bool right = within(error, budget * row_scale);
       if (!right && report.why.empty()) {
         report.why = fmt::format("{}, column {}: {}, expected {:.6g}",
                                  place(problem, reference.rows[r]), c, describe(result[at]), exact);
         if (std::isfinite(error)) {
-          report.why +=
-              fmt::format(" (off by {:.3g}, allowed {:.3g})", error, report.budget * row_scale);
+          report.why += fmt::format(" (off by {:.3g}, allowed {:.3g})", error, budget * row_scale);
         }
       }
     }
@@ -112,7 +119,7 @@ void compare_result(const Problem& problem, const ReferenceRows& reference,
 }
 
 void compare_lse(const Problem& problem, const ReferenceRows& reference,
-                 const std::vector<float>& lse, ErrorReport& report) {
+                 const std::vector<float>& lse, const Slack& slack, ErrorReport& report) {
   double plain_error = 0;
   for (std::size_t r = 0; r < reference.rows.size(); ++r) {
     const double error = error_of(reference.plain_lse[r], reference.exact_lse[r]);
@@ -123,13 +130,14 @@ void compare_lse(const Problem& problem, const ReferenceRows& reference,
     const double error = error_of(lse[r], exact);
     report.lse_max_abs = std::max(report.lse_max_abs, error);
 
-    const bool right = within(error, lse_tolerance(plain_error, exact));
+    const double allowed = lse_tolerance(plain_error, exact) +
+                           (slack.scores == 0 ? 0 : slack.scores * reference.score_scale[r]);
+    const bool right = within(error, allowed);
     if (!right && report.why.empty()) {
       report.why = fmt::format("LSE of {}: {}, expected {:.8g}", place(problem, reference.rows[r]),
                                describe(lse[r]), exact);
       if (std::isfinite(error)) {
-        report.why += fmt::format(" (off by {:.3g}, allowed {:.3g})", error,
-                                  lse_tolerance(plain_error, exact));
+        report.why += fmt::format(" (off by {:.3g}, allowed {:.3g})", error, allowed);
       }
     }
   }
@@ -138,15 +146,15 @@ void compare_lse(const Problem& problem, const ReferenceRows& reference,
 }  // namespace
 
 ErrorReport compare(const Problem& problem, const ReferenceRows& reference,
-                    const std::vector<float>& result, const std::vector<float>& lse) {
+                    const std::vector<float>& result, const std::vector<float>& lse,
+                    const Slack& slack) {
   const bool lse_fits = lse.empty() || lse.size() == reference.exact_lse.size();
   if (result.size() != reference.exact.size() || !lse_fits) {
     throw std::invalid_argument("compare(): result and lse must have the reference's rows.");
   }
   ErrorReport report;
-  report.budget = 2 * plain_scaled(problem, reference) + epsilon(problem);
-  compare_result(problem, reference, result, report);
-  if (!lse.empty()) compare_lse(problem, reference, lse, report);
+  compare_result(problem, reference, result, slack, report);
+  if (!lse.empty()) compare_lse(problem, reference, lse, slack, report);
   report.ok = report.why.empty();
   return report;
 }

@@ -1,5 +1,7 @@
-// From a run-time DType to the C++ type a kernel is compiled for.
+// From a run-time DType or head dim to what a kernel is compiled for.
 #pragma once
+
+#include <type_traits>
 
 #include "common/device.cuh"
 #include "common/error.hpp"
@@ -23,6 +25,24 @@ void dispatch(DType dtype, F&& f) {
       break;
   }
   throw usage_error("8-bit inputs are not for this kernel.");
+}
+
+// Calls f(std::integral_constant<int, D>{}) with D = head_dim, one of those there are.
+template <typename F>
+void dispatch_head_dim(int head_dim, F&& f) {
+  switch (head_dim) {
+    case 16:
+      return f(std::integral_constant<int, 16>{});
+    case 32:
+      return f(std::integral_constant<int, 32>{});
+    case 64:
+      return f(std::integral_constant<int, 64>{});
+    case 128:
+      return f(std::integral_constant<int, 128>{});
+    case 256:
+      return f(std::integral_constant<int, 256>{});
+  }
+  throw usage_error("The head dim must be 16, 32, 64, 128 or 256.");
 }
 
 }  // namespace al

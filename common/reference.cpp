@@ -143,10 +143,27 @@ std::vector<double> mean_squared_keys(const Problem& problem, const std::vector<
   return means;
 }
 
+// |scale| sqrt(sum_d q_d^2 mean_j k_jd^2) of each row.
+std::vector<double> score_scales(const Problem& problem, const HostInputs& inputs, int threads,
+                                 const std::vector<std::int64_t>& rows) {
+  const int d_size = problem.head_dim;
+  const std::vector<double> mean_k2 = mean_squared_keys(problem, inputs.k, threads);
+  std::vector<double> scales;
+  for (const std::int64_t row : rows) {
+    const RowPlace place(problem, inputs, row);
+    const float* q = inputs.q.data() + row * d_size;
+    double squares = 0;
+    for (int d = 0; d < d_size; ++d) {
+      squares += static_cast<double>(q[d]) * q[d] * mean_k2[place.kv_head * d_size + d];
+    }
+    scales.push_back(std::abs(place.scale) * std::sqrt(squares));
+  }
+  return scales;
+}
+
 void fill_scores(const Problem& problem, const HostInputs& inputs, int threads,
                  ReferenceRows& result) {
   const int d_size = problem.head_dim;
-  const std::vector<double> mean_k2 = mean_squared_keys(problem, inputs.k, threads);
   parallel_for(std::ssize(result.rows), 4, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const RowPlace place(problem, inputs, result.rows[r]);
@@ -158,11 +175,7 @@ void fill_scores(const Problem& problem, const HostInputs& inputs, int threads,
         result.exact[at] = place.scale * exact_dot(q, k + j * d_size, d_size);
         result.plain[at] = scale * plain_dot(q, k + j * d_size, d_size);
       }
-      double squares = 0;
-      for (int d = 0; d < d_size; ++d) {
-        squares += static_cast<double>(q[d]) * q[d] * mean_k2[place.kv_head * d_size + d];
-      }
-      result.row_scale[r] = std::abs(place.scale) * std::sqrt(squares);
+      result.row_scale[r] = result.score_scale[r];
     }
   });
 }
@@ -280,6 +293,9 @@ ReferenceRows reference(const Problem& problem, const HostInputs& inputs,
   result.exact.resize(result.rows.size() * result.columns);
   result.plain.resize(result.rows.size() * result.columns);
   result.row_scale.resize(result.rows.size());
+  if (reads(problem.operation, Tensor::q)) {
+    result.score_scale = score_scales(problem, inputs, threads, result.rows);
+  }
   const bool scores = problem.operation == Operation::scores;
   (scores ? fill_scores : fill_steps)(problem, inputs, threads, result);
   return result;

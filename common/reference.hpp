@@ -31,6 +31,8 @@ struct ReferenceRows {
   //   softmax, probabilities: max_j p_j
   //   pv, attention:          sqrt(mean_d sum_j (p_j v_jd)^2)
   std::vector<double> row_scale;  // [rows]
+  // The same of the scores behind them, as in the first line above, where Q and K are read.
+  std::vector<double> score_scale;  // [rows]
   // Masked entries of S and P are not part of the result.
   int visible(const Problem& problem, std::size_t row_index) const;  // columns that count
 };

@@ -260,7 +260,7 @@ std::string to_json(const Results& results) {
     all = all && results.ceilings.*field;
   }
   for (const auto& [name, field] : newer_ceiling_fields) {
-    if (const auto& value = results.ceilings.*field) ceilings[name] = *value;
+    if (results.ceilings.*field) ceilings[name] = measured(results.ceilings.*field);
   }
   if (!all) {
     const std::string& why = results.ceilings.why_absent;

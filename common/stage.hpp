@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "common/check.hpp"
 #include "common/device.hpp"
 #include "common/problem.hpp"
 
@@ -68,6 +69,8 @@ struct Variant {
   // launch leaves zero; nullptr: none.
   std::size_t (*zeroed)(const Problem&) = nullptr;
   Cost (*cost)(const Problem&);  // nullptr: no prediction
+  // What it allows itself beyond the budget of every other; nullptr: nothing.
+  Slack (*slack)(const Problem&) = nullptr;
   // Enqueues the kernels. Inputs have been validated and not refused.
   void (*launch)(const Problem&, const Arguments&, Stream);
 };

@@ -121,11 +121,12 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
   }
 }
 
-ErrorReport Workbench::compare_with_oracle(const BufferSet& set) const {
+ErrorReport Workbench::compare_with_oracle(const BufferSet& set, const Variant& variant) const {
   const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);
-  ErrorReport error = compare(problem_, reference_, rows, lse);
+  ErrorReport error =
+      compare(problem_, reference_, rows, lse, variant.slack ? variant.slack(problem_) : Slack{});
   if (const std::int64_t unwritten = count_unwritten(problem_, set.out.data());
       error.ok && unwritten > 0) {
     error.ok = false;
@@ -151,7 +152,7 @@ ErrorReport Workbench::check(const Variant& variant) {
   variant.launch(problem_, set.arguments(), nullptr);
   synchronize();
   profiler_stop();
-  return compare_with_oracle(set);
+  return compare_with_oracle(set, variant);
 }
 
 std::vector<float> Workbench::result() const {

@@ -40,7 +40,7 @@ class Workbench {
 
   // Poisons all that the variant is to write.
   void prepare(BufferSet& set, const Variant& variant) const;
-  ErrorReport compare_with_oracle(const BufferSet& set) const;
+  ErrorReport compare_with_oracle(const BufferSet& set, const Variant& variant) const;
 
   Problem problem_;
   std::vector<BufferSet> sets_;

@@ -8,7 +8,7 @@ Benchmark Workbench::time(const Variant& variant, int samples, ErrorReport& erro
   const Benchmark benchmark = al::benchmark(
       [&](int set, Stream stream) { variant.launch(problem_, sets_[set].arguments(), stream); },
       static_cast<int>(sets_.size()), samples);
-  const ErrorReport after = compare_with_oracle(sets_.back());
+  const ErrorReport after = compare_with_oracle(sets_.back(), variant);
   if (error.ok && !after.ok) {
     error = after;
     error.why = "right in a single run, wrong after the timed loop: " + after.why;

@@ -24,6 +24,17 @@ foreach(stage ${stages})
            --json ${results}/${stage}_splits.json)
     continue()
   endif()
-  al_run(build/cuda/bin/${stage} --config ${configs} --dtype fp32,fp16 --causal --full
+  set(dtypes fp32,fp16)
+  if(stage STREQUAL "06_fp8_prefetch_v3")
+    set(dtypes fp16,e4m3)
+  endif()
+  if(stage STREQUAL "08_wmma")
+    set(configs tiny,hdim64_seq4k,hdim128_seq8k)
+    set(dtypes fp16,bf16)
+  endif()
+  al_run(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
          --json ${results}/${stage}.json)
+  if(NOT stage MATCHES "^0[12]_")  # those compute no attention yet
+    al_add_pytorch(${results}/${stage}.json)
+  endif()
 endforeach()

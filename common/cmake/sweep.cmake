@@ -13,14 +13,13 @@ if(STAGE)
   return()
 endif()
 
-al_build(cuda ladder)
+al_build(cuda ladder 07_flash_decoding)
 foreach(head_dim 64 128)
   set(file ${results}/ladder_seq_d${head_dim}.json)
   al_run(build/cuda/bin/ladder --batch 1 --heads 16 --head-dim ${head_dim} --dtype fp16
          --sweep seq=128:16384 --json ${file} ${arguments})
-  execute_process(COMMAND python3 common/yardsticks/pytorch.py --into ${file}
-                  WORKING_DIRECTORY ${AL_ROOT} RESULT_VARIABLE code)
-  if(NOT code MATCHES "^(0|77)$")
-    message(FATAL_ERROR "The rows of PyTorch failed (${code}).")
-  endif()
+  al_add_pytorch(${file})
 endforeach()
+# Decoding grows the keys alone.
+al_run(build/cuda/bin/07_flash_decoding --variant best --heads 16 --dtype fp16
+       --sweep seq=1024:131072 --json ${results}/07_flash_decoding_seq.json ${arguments})

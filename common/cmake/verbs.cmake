@@ -55,6 +55,15 @@ function(al_results_folder out)
   set(${out} ${AL_ROOT}/docs/results/${name} PARENT_SCOPE)
 endfunction()
 
+# al_add_pytorch(FILE): PyTorch's rows into a results file, where there is a PyTorch.
+function(al_add_pytorch file)
+  execute_process(COMMAND python3 common/yardsticks/pytorch.py --into ${file}
+                  WORKING_DIRECTORY ${AL_ROOT} RESULT_VARIABLE code)
+  if(NOT code MATCHES "^(0|77)$")
+    message(FATAL_ERROR "The rows of PyTorch failed (${code}).")
+  endif()
+endfunction()
+
 function(al_list_stages out)
   file(GLOB stages RELATIVE ${AL_ROOT} ${AL_ROOT}/[0-9][0-9]_*)
   set(${out} ${stages} PARENT_SCOPE)

@@ -10,6 +10,7 @@
 
 #include "common/emulator/clocks.hpp"
 #include "common/emulator/cuda.hpp"
+#include "common/emulator/warpgroup.hpp"
 
 namespace al::emulator {
 
@@ -73,8 +74,9 @@ struct AsyncState {
   std::vector<std::unique_ptr<Deferred>> deferred;
   std::map<int, StoreGroups> store_groups;  // by thread
   std::vector<Store> stores;
-  std::vector<std::string> agents;  // names of the hardware's agents
-  std::vector<int> registers;       // by warp, a thread's: see setmaxnreg
+  std::vector<std::string> agents;    // names of the hardware's agents
+  std::vector<Warpgroup> warpgroups;  // empty until one uses wgmma
+  std::vector<int> registers;         // by warp, a thread's: see setmaxnreg
 
   void begin_block() { *this = {}; }
 };

@@ -30,31 +30,28 @@ struct Request {
            to_string(where);
   }
 
-  // f(offset in shared memory, address, count) for each part of at most 16 bytes, which a swizzle
-  // leaves together; address 0: it lies outside of the tensor.
+  // f(offset in shared memory, address, size, inside) for each 16 bytes, which a swizzle leaves
+  // together: so many of them lie in the tensor, the first ones or none.
   template <typename F>
   void each_part(F f) const {
-    if (box.box[0] == 0) return f(offset, box.address, bytes);  // a run
+    if (box.box[0] == 0) return f(offset, box.address, bytes, bytes);  // a run
     box.each_row(
         x.data(), [&](std::size_t row, std::uint64_t address, std::size_t skip, std::size_t count) {
           for (std::size_t i = 0; i < box.row_bytes(); i += 16) {
             const std::size_t to = swizzled(offset + row * box.row_bytes() + i, box.swizzle);
-            if (i >= skip && i + 16 <= skip + count) {
-              f(to, address + i - skip, 16);
-              continue;
-            }
-            for (std::size_t b = i; b < i + 16; b += box.element) {
-              f(to + b - i, b >= skip && b < skip + count ? address + b - skip : 0, box.element);
-            }
+            const bool in = i >= skip && i < skip + count;
+            f(to, in ? address + i - skip : 0, std::size_t{16},
+              in ? std::min(std::size_t{16}, skip + count - i) : 0);
           }
         });
   }
-  // f(address, count) for each run of global memory.
+  // f(address, count) for each run of global memory. A store writes 16 bytes at a time, also past
+  // the end of a row that ends within them (so an H200 does).
   template <typename F>
-  void each_run(F f) const {
+  void each_run(bool stores, F f) const {
     if (box.box[0] == 0) return f(box.address, bytes);
     box.each_row(x.data(), [&](std::size_t, std::uint64_t address, std::size_t, std::size_t count) {
-      if (count > 0) f(address, count);
+      if (count > 0) f(address, stores ? (count + 15) / 16 * 16 : count);
     });
   }
 };
@@ -67,13 +64,11 @@ struct LoadWork final : Deferred {
       : request(r), barrier(barrier_offset), name(std::move(called)) {}
 
   void perform(Worker& w) override {
-    request.each_part([&](std::size_t to, std::uint64_t from, std::size_t count) {
-      if (from == 0) {
-        std::memset(w.shared.at(to), 0, count);
-      } else {
-        std::memcpy(w.shared.at(to), reinterpret_cast<const void*>(from), count);
-      }
-    });
+    request.each_part(
+        [&](std::size_t to, std::uint64_t from, std::size_t size, std::size_t inside) {
+          if (inside > 0) std::memcpy(w.shared.at(to), reinterpret_cast<const void*>(from), inside);
+          std::memset(w.shared.at(to) + inside, 0, size - inside);
+        });
     Mbarrier& m = w.async.mbarriers.at(barrier);
     if (w.watched) {
       const Time now = w.shared.clocks.tick();
@@ -95,9 +90,10 @@ struct StoreWork final : Deferred {
       : request(r), number(n), name(std::move(called)) {}
 
   void perform(Worker& w) override {
-    request.each_part([&](std::size_t from, std::uint64_t to, std::size_t count) {
-      if (to != 0) std::memcpy(reinterpret_cast<void*>(to), w.shared.at(from), count);
-    });
+    request.each_part(
+        [&](std::size_t from, std::uint64_t to, std::size_t size, std::size_t inside) {
+          if (inside > 0) std::memcpy(reinterpret_cast<void*>(to), w.shared.at(from), size);
+        });
     w.async.stores[number].done = true;
   }
   std::string text() override { return name; }
@@ -122,7 +118,7 @@ bool prepare(Worker& w, Request& r, const void* shared_side, unsigned alignment)
 }
 
 bool prepare_box(Worker& w, Request& r, const TensorMap& map, const int* x, int rank,
-                 const void* shared_side) {
+                 const void* shared_side, bool stores) {
   const std::string who =
       "  thread:  " + w.name(w.current, true) + " at " + to_string(r.where) + "\n";
   const std::optional<TensorBox> box = read_tensor_map(map);
@@ -137,6 +133,15 @@ bool prepare_box(Worker& w, Request& r, const TensorMap& map, const int* x, int 
                       ", and of the map's "
                       "dimensions, " +
                       std::to_string(box->rank));
+  }
+  if (x[0] * box->element % 16 != 0) {
+    return w.fail(
+        "tensor box that starts between 16-byte parts", who,
+        "the first coordinate, " + std::to_string(x[0]) + ": in bytes it must be a multiple of 16");
+  }
+  if (stores && std::any_of(x, x + rank, [](int i) { return i < 0; })) {
+    return w.fail("tensor store to a negative coordinate", who,
+                  "the coordinates: a load may begin before the tensor, a store may not");
   }
   r.box = *box;
   r.bytes = box->bytes();
@@ -160,7 +165,7 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
            "__syncthreads()");
     return;
   }
-  r.each_run([&](std::uint64_t address, std::size_t count) {
+  r.each_run(false, [&](std::uint64_t address, std::size_t count) {
     w.access_global_run(address, count, r.pc, Direction::load);
   });
   if (w.failed()) return;
@@ -176,7 +181,7 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
 }
 
 void start_store(Worker& w, const Request& r) {
-  r.each_run([&](std::uint64_t address, std::size_t count) {
+  r.each_run(true, [&](std::uint64_t address, std::size_t count) {
     w.access_global_run(address, count, r.pc, Direction::store);
   });
   if (w.failed()) return;
@@ -233,14 +238,15 @@ void tma_load(void* to_shared, const TensorMap& map, std::uint64_t* barrier, con
               Where where) {
   const Entered entered;
   Request r{{}, 0, 0, {}, number(__builtin_return_address(0)), where};
-  if (prepare_box(entered.worker, r, map, x, rank, to_shared))
+  if (prepare_box(entered.worker, r, map, x, rank, to_shared, false))
     start_load(entered.worker, r, barrier);
 }
 
 void tma_store(const TensorMap& map, const void* from_shared, const int* x, int rank, Where where) {
   const Entered entered;
   Request r{{}, 0, 0, {}, number(__builtin_return_address(0)), where};
-  if (prepare_box(entered.worker, r, map, x, rank, from_shared)) start_store(entered.worker, r);
+  if (prepare_box(entered.worker, r, map, x, rank, from_shared, true))
+    start_store(entered.worker, r);
 }
 
 void bulk_store_commit() {
@@ -255,7 +261,7 @@ void bulk_store_wait(std::size_t newer_groups, Where where) {
   Worker& w = entered.worker;
   StoreGroups& groups = w.async.store_groups[w.current];
   while (groups.committed.size() > newer_groups) {
-    const std::vector<std::size_t> oldest = groups.committed.front();
+    const std::vector<std::size_t>& oldest = groups.committed.front();
     StoresDone done(w, oldest);
     w.wait_for(done, where);
     for (const std::size_t i : oldest) {
@@ -265,18 +271,22 @@ void bulk_store_wait(std::size_t newer_groups, Where where) {
   }
 }
 
-void Worker::check_stores_waited_for() {
+void Worker::check_nothing_owed() {
+  const std::string who = "  thread:  " + name(current, true) + "\n";
   const auto found = async.store_groups.find(current);
-  if (found == async.store_groups.end()) return;
-  const StoreGroups& groups = found->second;
   const auto empty = [](const std::vector<std::size_t>& group) { return group.empty(); };
-  if (groups.open.empty() && std::all_of(groups.committed.begin(), groups.committed.end(), empty)) {
-    return;
+  if (found != async.store_groups.end() &&
+      !(found->second.open.empty() &&
+        std::all_of(found->second.committed.begin(), found->second.committed.end(), empty))) {
+    fail("thread ends without waiting for its bulk stores", who,
+         "bulk_store_commit() and bulk_store_wait_read<0>(): shared memory must live until the "
+         "stores have read it");
   }
-  fail(
-      "thread ends without waiting for its bulk stores", "  thread:  " + name(current, true) + "\n",
-      "bulk_store_commit() and bulk_store_wait_read<0>(): shared memory must live until the stores "
-      "have read it");
+  if (async.warpgroups.empty()) return;
+  for (const Accumulators& d : async.warpgroups[current / kGroupThreads].accumulators) {
+    if (!d.d[current % kGroupThreads]) continue;
+    fail("thread ends without waiting for its wgmma", who, "wgmma_commit() and wgmma_wait<0>()");
+  }
 }
 
 }  // namespace al::emulator

@@ -55,6 +55,8 @@ T shuffle_value(Shuffle kind, unsigned mask, T value, int argument, int width, W
   return value;
 }
 
+std::size_t shared_offset(const void* pointer);  // in the block's shared memory
+
 void fence();  // __threadfence: what this block has written may be announced by an atomic
 
 // The atomic operations, defined in atomics.cpp for int, unsigned, unsigned long long, and float
@@ -144,6 +146,10 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
 inline void __threadfence_block() {}
 inline void __threadfence() { al::emulator::fence(); }
 inline void __threadfence_system() { al::emulator::fence(); }
+
+inline std::size_t __cvta_generic_to_shared(const void* pointer) {
+  return al::emulator::shared_offset(pointer);
+}
 
 template <typename T>
 __forceinline__ T __ldg(const T* address) {

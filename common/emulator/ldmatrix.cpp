@@ -14,31 +14,26 @@ struct Operands {
   bool transposed;
 };
 
-// The two elements, side by side or one below the other, that register i of this lane holds:
-// f(which half, address of the element).
-template <typename F>
-void each_element(void* const (&lanes)[32], int lane, int i, bool transposed, F f) {
+// Moves register i of a lane: an element pair of a row, or, transposed, of a column.
+template <bool LOAD>
+void move(void* const (&lanes)[32], int lane, int i) {
+  auto& mine = *static_cast<Operands*>(lanes[lane]);
   const int major = lane / 4, minor = 2 * (lane % 4);
-  for (int h = 0; h < 2; ++h) {
-    const int row = transposed ? minor + h : major, column = transposed ? major : minor + h;
-    f(h, static_cast<const Operands*>(lanes[8 * i + row])->row + 2 * column);
-  }
+  const auto part = [&](int row, int column, int first, std::size_t bytes) {
+    std::byte* memory = static_cast<const Operands*>(lanes[8 * i + row])->row + 2 * column;
+    auto* bytes_of_register = reinterpret_cast<std::byte*>(&mine.registers[i]) + 2 * first;
+    std::memcpy(LOAD ? bytes_of_register : memory, LOAD ? memory : bytes_of_register, bytes);
+  };
+  if (!mine.transposed) return part(major, minor, 0, 4);
+  part(minor, major, 0, 2);
+  part(minor + 1, major, 1, 2);
 }
 
 template <bool LOAD>
 void complete(void* const (&lanes)[32]) {
   for (int lane = 0; lane < 32; ++lane) {
-    auto& mine = *static_cast<Operands*>(lanes[lane]);
-    for (int i = 0; i < mine.matrices; ++i) {
-      auto* register_bytes = reinterpret_cast<std::byte*>(&mine.registers[i]);
-      each_element(lanes, lane, i, mine.transposed, [&](int h, std::byte* element) {
-        if constexpr (LOAD) {
-          std::memcpy(register_bytes + 2 * h, element, 2);
-        } else {
-          std::memcpy(element, register_bytes + 2 * h, 2);
-        }
-      });
-    }
+    const int matrices = static_cast<const Operands*>(lanes[lane])->matrices;
+    for (int i = 0; i < matrices; ++i) move<LOAD>(lanes, lane, i);
   }
 }
 
@@ -49,13 +44,14 @@ void access_row(Worker& w, const Operands& operands, const Collective& what, std
                 Where where) {
   const auto address = reinterpret_cast<std::size_t>(operands.row);
   if (w.current % 32 >= 8 * operands.matrices) return;
-  const std::string who =
-      "  thread:  " + w.name(w.current, true) + " at " + to_string(where) + "\n";
+  const auto who = [&] {
+    return "  thread:  " + w.name(w.current, true) + " at " + to_string(where) + "\n";
+  };
   if (!w.shared.contains(address)) {
-    w.fail(std::string(what.name) + " of something else than shared memory", who,
+    w.fail(std::string(what.name) + " of something else than shared memory", who(),
            "the address that this lane gives: a row of an array taken from the SharedArena");
   } else if (address % 16 != 0) {
-    w.fail("misaligned " + std::string(what.name), who,
+    w.fail("misaligned " + std::string(what.name), who(),
            "the row's address: it must be a multiple of 16 bytes, and so must the row length of "
            "the array");
   } else if (w.watched) {

@@ -26,10 +26,11 @@ std::string Worker::mbarrier_state(std::size_t offset) {
 Mbarrier* Worker::mbarrier_at(const std::uint64_t* barrier, const char* call, std::size_t pc,
                               Where where) {
   const auto address = reinterpret_cast<std::size_t>(barrier);
-  const std::string who =
-      "  thread:  " + name(current, true) + " in " + call + " at " + to_string(where) + "\n";
+  const auto who = [&] {
+    return "  thread:  " + name(current, true) + " in " + call + " at " + to_string(where) + "\n";
+  };
   if (!shared.contains(address) || address % 8 != 0) {
-    fail("mbarrier that is no 8 bytes of shared memory", who,
+    fail("mbarrier that is no 8 bytes of shared memory", who(),
          "the pointer: take std::uint64_t from the SharedArena");
     return nullptr;
   }
@@ -37,7 +38,7 @@ Mbarrier* Worker::mbarrier_at(const std::uint64_t* barrier, const char* call, st
   if (failed_) return nullptr;
   const auto found = async.mbarriers.find(shared.offset_of(address));
   if (found == async.mbarriers.end()) {
-    fail("mbarrier that was never initialised", who,
+    fail("mbarrier that was never initialised", who(),
          "mbarrier_init() of " + mbarrier_name(shared.offset_of(address)) +
              " by one thread, and a __syncthreads() before others use it");
     return nullptr;

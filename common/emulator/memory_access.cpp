@@ -55,13 +55,25 @@ void* take_shared(const char* name, std::size_t index, std::size_t bytes, std::s
   return address;
 }
 
+std::size_t shared_offset(const void* pointer) {
+  const Entered entered;
+  Worker& w = entered.worker;
+  const auto address = reinterpret_cast<std::size_t>(pointer);
+  if (!w.shared.contains(address)) {
+    w.fail("shared address of something else than shared memory",
+           "  thread:  " + w.name(w.current) + "\n",
+           "the pointer that a descriptor is made of: SharedArena::take gives arrays");
+  }
+  return w.shared.offset_of(address);
+}
+
 void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
                     bool atomic) {
   if constexpr (!kHooks) return;
   if (shared.contains(address)) {
     if (watched) access_shared(address, bytes, pc, direction, atomic);
   } else if (threads_[current]->fiber.owns(address)) {
-    // A local variable.
+    if (!async.warpgroups.empty()) touches_accumulators(address, bytes, pc);  // a local variable
   } else if (GlobalBuffer* buffer = buffer_at(address, pc)) {
     if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
     access_global(*buffer, address, bytes, pc, direction, atomic);

@@ -58,20 +58,23 @@ int Worker::register_pool() const { return (thread_count + 31) / 32 * 32 * regis
 void named_barrier(int id, int threads, bool waits, Where where) {
   const Entered entered;
   Worker& w = entered.worker;
-  const std::string who =
-      "  thread:  " + w.name(w.current, true) + " at " + to_string(where) + "\n";
+  // Made when needed: a block that fails elsewhere never comes back to free a waiting thread's
+  // locals.
+  const auto who = [&] {
+    return "  thread:  " + w.name(w.current, true) + " at " + to_string(where) + "\n";
+  };
   if (id < 1 || id > 15 || threads < 32 || threads % 32 != 0 || threads > w.thread_count) {
-    w.fail(
-        "impossible named barrier",
-        who + "  barrier: " + std::to_string(id) + ", of " + std::to_string(threads) + " threads\n",
-        "the barrier's number, 1 to 15 (0 is __syncthreads), and its threads: whole warps, no "
-        "more than the block has");
+    w.fail("impossible named barrier",
+           who() + "  barrier: " + std::to_string(id) + ", of " + std::to_string(threads) +
+               " threads\n",
+           "the barrier's number, 1 to 15 (0 is __syncthreads), and its threads: whole warps, no "
+           "more than the block has");
     return;
   }
   NamedBarrier& b = w.async.named[id];
   if (b.arrived > 0 && b.threads != threads) {
     w.fail("threads disagree about a named barrier",
-           who + "  barrier: " + std::to_string(id) + ", of " + std::to_string(threads) +
+           who() + "  barrier: " + std::to_string(id) + ", of " + std::to_string(threads) +
                " threads here, of " + std::to_string(b.threads) + " where others came to it\n",
            "the number of threads at each call with this barrier's number");
     return;
@@ -95,15 +98,17 @@ void set_max_registers(int registers, bool increase, Where where) {
   const int warp = w.current / 32;
   std::vector<int>& all = w.async.registers;
   if (all.empty()) all.assign((w.thread_count + 31) / 32, w.registers_at_launch());
-  const std::string who = "  thread:  " + w.name(w.current, true) + " at " + to_string(where) +
-                          "\n  numbers: it has " + std::to_string(all[warp]) +
-                          " registers and asks for " + std::to_string(registers) + "\n";
+  const auto who = [&] {
+    return "  thread:  " + w.name(w.current, true) + " at " + to_string(where) +
+           "\n  numbers: it has " + std::to_string(all[warp]) + " registers and asks for " +
+           std::to_string(registers) + "\n";
+  };
   if (registers < 24 || registers > 256 || registers % 8 != 0) {
-    w.fail("impossible setmaxnreg", who, "the number: a multiple of 8 from 24 to 256");
+    w.fail("impossible setmaxnreg", who(), "the number: a multiple of 8 from 24 to 256");
     return;
   }
   if (increase ? registers < all[warp] : registers > all[warp]) {
-    w.fail("setmaxnreg in the wrong direction", who,
+    w.fail("setmaxnreg in the wrong direction", who(),
            "setmaxnreg_inc and setmaxnreg_dec, and what the block was launched with");
     return;
   }

@@ -48,7 +48,7 @@ std::string line_of(std::size_t pc) {
     std::string found = line;
     found.erase(found.find_first_of(" \n"));  // the rest is "(discriminator 2)"
     const auto in = [&](const char* file) { return found.find(file) != std::string::npos; };
-    if (found[0] == '?' || in("common/emulator/cuda.hpp") || in("common/ptx/")) continue;
+    if (found[0] == '?' || in("common/emulator/") || in("common/ptx/")) continue;
     lines += (lines.empty() ? "" : ", from ") + last_two_parts(found);
   }
   return lines.empty() ? unknown : lines;

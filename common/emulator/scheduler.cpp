@@ -17,7 +17,7 @@ void Worker::thread_main(void* worker) {
   running = &w;
   w.launch->grid.entry(w.launch->grid.body);
   running = nullptr;
-  w.check_stores_waited_for();
+  w.check_nothing_owed();
   w.current_thread().state = State::exited;
   --w.alive_;
   w.current_thread().fiber.suspend(true);
@@ -34,6 +34,8 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
   set_block(l.grid.grid, size, block_index_);
   shared.begin_block(watch, thread_count);
   async.begin_block();
+  Counts of_a_block_that_failed;
+  log.evaluate(of_a_block_that_failed);
   identity.launch = l.serial;
   identity.serial = l.serial + 1 + static_cast<std::uint32_t>(linear);
   identity.fenced = false;
@@ -110,7 +112,7 @@ bool Worker::nothing_left_behind() {
   return fail("block ends while hardware is at work in its shared memory",
               "  work:    " + async.deferred.front()->text() + "\n",
               "the wait for it, which every path to the end of the kernel must pass: "
-              "mbarrier_wait(), tma_store_wait_read<0>(), wgmma_wait<0>()");
+              "mbarrier_wait(), bulk_store_wait_read<0>(), wgmma_wait<0>()");
 }
 
 // The hardware does something; false: it has nothing to do.

@@ -98,6 +98,7 @@ class Worker {
   void maybe_complete(Mbarrier& mbarrier);
   std::string mbarrier_name(std::size_t offset);   // "full[1]"
   std::string mbarrier_state(std::size_t offset);  // "phase 0 of full[1]: 1 of 2 arrivals ..."
+  bool touches_accumulators(std::size_t address, unsigned bytes, std::size_t pc);  // wgmma.cpp
   // named_barrier.cpp: registers of a thread when the kernel starts, and of the whole block.
   int registers_at_launch() const;
   int register_pool() const;
@@ -136,7 +137,7 @@ class Worker {
   bool wake();
   bool perform_one();
   bool nothing_left_behind();
-  void check_stores_waited_for();  // when a thread ends
+  void check_nothing_owed();  // when a thread ends: stores, wgmma
   bool stuck(int warp);
   bool deadlock();
   unsigned lanes_of(int warp) const;  // a mask: lanes that exist

@@ -26,6 +26,13 @@
 
 namespace al {
 
+// Whether mma_m16n8k32 is there.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+inline constexpr bool kMma8Bits = true;
+#else
+inline constexpr bool kMma8Bits = false;
+#endif
+
 #ifdef AL_EMULATOR
 
 template <typename T>

@@ -5,10 +5,8 @@
 
 namespace al {
 
-#ifndef AL_EMULATOR
 __device__ __forceinline__ unsigned shared_address(const void* smem) {
   return static_cast<unsigned>(__cvta_generic_to_shared(smem));
 }
-#endif
 
 }  // namespace al

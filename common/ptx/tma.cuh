@@ -2,9 +2,11 @@
 // moves it between global and shared memory, with swizzle, and with zeros where the box reaches out
 // of the tensor. The tensor is described by a TensorMap (tensor_map.hpp) that the kernel takes as
 // `const __grid_constant__ TensorMap`. `x` is the box's first element, 1 to 5 coordinates,
-// innermost first. In shared memory a box starts on a multiple of 128 bytes; swizzled, of 8 rows of
-// its span (1024 bytes for 128), if its reader is to find a row by its number.
-// PTX ISA, "cp.async.bulk.tensor". On older architectures these trap.
+// innermost first; x[0] in bytes is a multiple of 16, and only a load may begin before the tensor
+// (anything else is an illegal instruction on an H200). In shared memory a box starts on a multiple
+// of 128 bytes; swizzled, of 8 rows of its span (1024 bytes for 128), if its reader is to find a
+// row by its number. A store writes 16 bytes at a time: where a tensor's row ends within them, it
+// writes past that end. PTX ISA, "cp.async.bulk.tensor". On older architectures these trap.
 #pragma once
 
 #include <cuda.h>

@@ -118,6 +118,10 @@ TEST_CASE("the ceilings stand in the order that the hardware gives them") {
   } else {
     CHECK(c.why_absent != "");
   }
+  // An eighth of the FMAs, or a quarter; and an FMA counts two.
+  CHECK(*c.exp_tops > 0.04 * *c.ffma_tflops);
+  CHECK(*c.exp_tops < 0.16 * *c.ffma_tflops);
+  if (c.tensor_fp8_tflops) CHECK(*c.tensor_fp8_tflops > 1.2 * *c.tensor_tflops);
   // A gigabyte is enough to copy at nearly full speed. It can look a little faster than that: the
   // last lines written are still in L2 when the kernel ends.
   const double at_1gib = copy_gbps_at(std::size_t{1} << 30);

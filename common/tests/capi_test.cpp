@@ -152,6 +152,43 @@ TEST_CASE("C interface: softmax of S, with and without LSE, then P V") {
   CHECK(said(al_supports("03_pv", "best", &a)) == "");
 }
 
+TEST_CASE("C interface: all of attention in one kernel, with LSE, and no workspace") {
+  // q . k / sqrt(16) is ln 2 for the last key and 0 for the others; row 0 sees two keys, row 1
+  // three.
+  DeviceBuffer q(32 * kFloat, "Q"), k(48 * kFloat, "K"), v(48 * kFloat, "V"), o(32 * kFloat, "O"),
+      lse(2 * kFloat, "LSE");
+  std::vector<float> host_q(32), host_k(48), host_v(48);
+  host_q[0] = host_q[16] = 1;
+  host_k[32] = 4 * 0.6931472f;
+  host_v[5] = 3, host_v[16 + 5] = 6, host_v[32 + 5] = 12;
+  q.write(host_q.data(), q.size());
+  k.write(host_k.data(), k.size());
+  v.write(host_v.data(), v.size());
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_FP32;
+  a.batch = 1, a.heads = 1, a.kv_heads = 1, a.seq = 2, a.kv_seq = 3, a.head_dim = 16;
+  a.causal = 1;
+  a.scale = NAN;  // the default, 1 / sqrt(16)
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.o = o.data();
+  a.lse = static_cast<float*>(lse.data());
+  for (const char* stage : {"04_fused_v1", "05_epilogue_norm_v2"}) {
+    CAPTURE(stage);
+    o.poison();
+    lse.poison();
+    CHECK(said(al_run(stage, "best", &a, nullptr)) == "");
+    std::vector<float> host_o(32), host_lse(2);
+    o.read(host_o.data(), o.size());
+    lse.read(host_lse.data(), lse.size());
+    CHECK(host_o[5] == doctest::Approx(4.5));
+    CHECK(host_o[16 + 5] == doctest::Approx(33 / 4.0));
+    CHECK(host_o[6] == 0);
+    CHECK(host_lse[0] == doctest::Approx(std::log(2.0)));
+    CHECK(host_lse[1] == doctest::Approx(std::log(4.0)));
+  }
+}
+
 TEST_CASE("C interface: each thread has its own last error") {
   int32_t count = 0;
   REQUIRE(al_variant_count("here", &count) == AL_UNSUPPORTED);

@@ -121,10 +121,8 @@ TEST_CASE("cuDNN computes attention: masks, groups, lengths that no tile divides
 }
 
 TEST_CASE("cuDNN with a length for each sequence, and with pages") {
-  const Shape shapes[] = {{3, 8, 2, 1, 1000, 64, false},
-                          {3, 8, 2, 1, 1000, 128, true},
-                          {3, 4, 4, 8, 1000, 128, false},
-                          {3, 4, 2, 130, 500, 64, false}};
+  const Shape shapes[] = {
+      {3, 8, 2, 1, 1000, 64, false}, {3, 8, 2, 1, 1000, 128, true}, {3, 4, 4, 8, 1000, 128, false}};
   for (const Shape& shape : shapes) {
     for (const int page_size : {0, 16, 64}) {
       Problem p = problem_of(shape, DType::fp16);

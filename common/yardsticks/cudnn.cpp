@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -111,8 +110,8 @@ struct Plan {
     if (p.causal && p.seq > 1) {  // a single query sees every key either way
       // For Nq = Nkv the two are one mask, and cuDNN is up to 6 % faster when asked for top-left.
       options.set_diagonal_band_right_bound(0).set_diagonal_alignment(
-          p.seq == p.kv_seq && p.kv_len.empty() ? fe::DiagonalAlignment_t::TOP_LEFT
-                                                : fe::DiagonalAlignment_t::BOTTOM_RIGHT);
+          p.seq == p.kv_seq ? fe::DiagonalAlignment_t::TOP_LEFT
+                            : fe::DiagonalAlignment_t::BOTTOM_RIGHT);
     }
     if (has_lengths()) {
       queries = on_every_sequence(p.seq);
@@ -167,13 +166,12 @@ std::string refuse(const Problem& p, const DeviceInfo& device) {
     return "cuDNN's fused attention takes --dtype fp16 or bf16";
   }
   if (device.sm < 80) return "cuDNN's fused attention needs sm_80 or newer";
-  const int fewest = p.kv_len.empty() ? p.kv_seq : *std::ranges::min_element(p.kv_len);
-  if (fewest == 0) return "cuDNN wants at least one key in each sequence";
-  if (p.causal && p.seq > fewest) {
+  if (p.causal && p.seq > p.kv_seq) {
     return "cuDNN's causal mask wants at least as many keys as queries";
   }
-  if (p.causal && p.seq > 1 && (!p.kv_len.empty() || p.page_size > 0)) {
-    return "with a causal mask and lengths or pages cuDNN (9.14, 9.19) lets what lies behind a "
+  if (std::ranges::count(p.kv_len, 0) > 0) return "cuDNN wants a key in each sequence";
+  if (p.seq > 1 && (!p.kv_len.empty() || p.page_size > 0)) {
+    return "with several queries and lengths or pages cuDNN (9.14, 9.19) lets NaN behind a "
            "sequence's last key into the result";
   }
   if (!library().why_absent.empty()) return library().why_absent;

@@ -1,0 +1,122 @@
+// 06_fp8_prefetch_v3_accuracy: what 8 bits cost, by format, scale and rotation, on normal data and
+// on outliers, beside what theory says. On a GPU also the time that quantising takes.
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "06_fp8_prefetch_v3/accuracy.hpp"
+#include "common/benchmark.hpp"
+#include "common/buffer.hpp"
+#include "common/error.hpp"
+#include "common/options.hpp"
+
+namespace al::fp8 {
+namespace {
+
+struct Line {
+  const char* name;
+  Quantisation how;
+  bool scale_P = true;
+};
+constexpr Line kLines[] = {
+    {"e4m3", {}},
+    {"e4m3, a factor a tensor", {.per_head = false}},
+    {"e4m3, Q and K rotated", {.rotate = true}},
+    {"e4m3, P in [0, 1]", {}, false},
+    {"e5m2", {.format = DType::e5m2}},
+};
+
+void print_errors(const Errors& e) {
+  std::printf("%9.4f %9.4f %9.4f %9.5f", e.whole, e.predicted, e.worst_row, e.max_abs);
+}
+
+void print_table(const Problem& p) {
+  std::printf("%s\n", to_string(p).c_str());
+  std::printf("%-27s %-37s  %s\n", "row-relative L2 of O", "against the 8-bit inputs",
+              "against the 16-bit inputs");
+  for (int i = 0; i < 2; ++i) {
+    std::printf(i == 0 ? "%-27s " : " ", "");
+    std::printf("%9s %9s %9s %9s", "whole", "predicted", "worst row", "max abs");
+  }
+  std::printf("\n");
+  for (const Distribution data : {Distribution::normal, Distribution::outliers}) {
+    std::printf("%s\n",
+                data == Distribution::normal ? "normal data" : "one in 1024 is 20 times larger");
+    for (const Line& line : kLines) {
+      const Accuracy a = measure_accuracy(p, {data, line.how, line.scale_P});
+      std::printf("  %-25s ", line.name);
+      print_errors(a.kernel);
+      std::printf(" ");
+      print_errors(a.total);
+      std::printf("\n");
+    }
+  }
+}
+
+#ifndef AL_EMULATOR
+// Q, K and V read twice (for the largest, and to be divided), and written.
+void print_time(const Problem& p) {
+  const int key_groups = key_groups_of_best(p);
+  const std::size_t q_bytes = p.q_elements() * bytes_of(p.dtype);
+  const std::size_t kv_bytes = p.kv_elements() * bytes_of(p.dtype);
+  const std::size_t bytes = Tensors8::bytes(p, key_groups);
+  const int sets = buffer_sets(q_bytes + 2 * kv_bytes + bytes);
+  std::vector<DeviceBuffer> q, k, v, workspace;
+  for (int i = 0; i < sets; ++i) {
+    q.emplace_back(q_bytes, "Q");
+    k.emplace_back(kv_bytes, "K");
+    v.emplace_back(kv_bytes, "V");
+    workspace.emplace_back(bytes, "workspace");
+  }
+  for (const bool rotate : {false, true}) {
+    const Benchmark time = benchmark(
+        [&](int set, Stream stream) {
+          launch_quantise(p, {.rotate = rotate},
+                          {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
+                          Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
+        },
+        sets);
+    const double moved = 2.5 * (q_bytes + 2 * kv_bytes);
+    std::printf("quantising Q, K and V%s: %.4f ms, %.0f GB/s\n", rotate ? ", Q and K rotated" : "",
+                time.primary.median_ms, moved / time.primary.median_ms / 1e6);
+  }
+}
+#else
+void print_time(const Problem&) {}
+#endif
+
+int run(int argc, char** argv) {
+  const auto options =
+      parse_options(argc, argv,
+                    {.name = "06_fp8_prefetch_v3_accuracy",
+                     .title = "What 8-bit operands cost in accuracy, measured and predicted",
+                     .variants = {}});
+  if (!options) return static_cast<int>(ExitCode::right);
+  for (const NamedProblem& named : options->problems) {
+    const Problem& p = named.problem;
+    if ((p.dtype != DType::fp16 && p.dtype != DType::bf16) ||
+        (p.head_dim != 64 && p.head_dim != 128 && p.head_dim != 256)) {
+      throw usage_error("The table is made of fp16 or bf16 inputs at --head-dim 64, 128 or 256.");
+    }
+    print_table(p);
+    print_time(p);
+  }
+  return static_cast<int>(ExitCode::right);
+}
+
+}  // namespace
+}  // namespace al::fp8
+
+int main(int argc, char** argv) {
+  try {
+    return al::fp8::run(argc, argv);
+  } catch (const al::Error& error) {
+    std::fprintf(stderr, "06_fp8_prefetch_v3_accuracy: %s\n", error.what());
+    return static_cast<int>(error.code);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "06_fp8_prefetch_v3_accuracy: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,60 @@
+// The launches of prefetch.cuh.
+#include "06_fp8_prefetch_v3/kernels.hpp"
+#include "06_fp8_prefetch_v3/prefetch.cuh"
+
+namespace al::fp8 {
+namespace {
+
+template <typename T, int D>
+void choose_stages(const Problem& p, const Operands& x, int stages, Stream stream) {
+  // Only so that the table can tell what each idea brings.
+  constexpr bool ALL_STAGES =
+      D <= 128 && (std::is_same_v<T, __half> || std::is_same_v<T, __nv_fp8_e4m3>);
+  if constexpr (ALL_STAGES) {
+    if (stages == 1) return launch_attention_mma<T, D, 1>(p, x, stream);
+    if (stages == 3) return launch_attention_mma<T, D, 3>(p, x, stream);
+  }
+  launch_attention_mma<T, D, 2>(p, x, stream);
+}
+
+template <typename T>
+void choose_D(const Problem& p, const Operands& x, int stages, Stream stream) {
+  const auto f = p.head_dim == 64    ? choose_stages<T, 64>
+                 : p.head_dim == 128 ? choose_stages<T, 128>
+                                     : choose_stages<T, 256>;
+  f(p, x, stages, stream);
+}
+
+template <typename T>
+std::size_t shared_of(int head_dim, int stages) {
+  const auto at = [&]<int D>(std::integral_constant<int, D>) {
+    return stages == 1   ? MmaTile<T, D, 1>::shared()
+           : stages == 2 ? MmaTile<T, D, 2>::shared()
+                         : MmaTile<T, D, 3>::shared();
+  };
+  return head_dim == 64    ? at(std::integral_constant<int, 64>{})
+         : head_dim == 128 ? at(std::integral_constant<int, 128>{})
+                           : at(std::integral_constant<int, 256>{});
+}
+
+}  // namespace
+
+void launch_mma(const Problem& p, const Operands& x, int stages, Stream stream) {
+  switch (x.dtype) {
+    case DType::fp16:
+      return choose_D<__half>(p, x, stages, stream);
+    case DType::bf16:
+      return choose_D<__nv_bfloat16>(p, x, stages, stream);
+    case DType::e4m3:
+      return choose_D<__nv_fp8_e4m3>(p, x, stages, stream);
+    default:
+      return choose_D<__nv_fp8_e5m2>(p, x, stages, stream);
+  }
+}
+
+std::size_t shared_bytes_mma(DType dtype, int head_dim, int stages) {
+  return bytes_of(dtype) == 2 ? shared_of<__half>(head_dim, stages)
+                              : shared_of<__nv_fp8_e4m3>(head_dim, stages);
+}
+
+}  // namespace al::fp8

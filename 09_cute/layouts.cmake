@@ -1,0 +1,11 @@
+# Runs PROGRAM, which must succeed and print what is in EXPECTED. With -DWRITE=ON it is written there.
+execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE printed RESULT_VARIABLE code)
+if(WRITE)
+  file(WRITE ${EXPECTED} "${printed}")
+endif()
+file(READ ${EXPECTED} expected)
+if(NOT code EQUAL 0)
+  message(FATAL_ERROR "${PROGRAM} failed (${code}).")
+elseif(NOT printed STREQUAL expected)
+  message(FATAL_ERROR "${PROGRAM} does not print what ${EXPECTED} says. If that is meant: cmake -DPROGRAM=${PROGRAM} -DEXPECTED=${EXPECTED} -DWRITE=ON -P ${CMAKE_CURRENT_LIST_FILE}, then docs/weave.py.")
+endif()
