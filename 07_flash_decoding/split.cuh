@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   const int warp = threadIdx.x / 32;
   const int group = threadIdx.x % 32 / Tile::LANES, lane = threadIdx.x % Tile::LANES;
 
-  const Part part(job, ROWS, job.splits);
+  const Part part(job, ROWS);
   if (part.split >= part.splits) return;  // the sequence is shorter
   const Cache<T, D> K_rows(K, job, part), V_rows(V, job, part);
   const T* const Q_rows = Q + (std::size_t(part.head) * job.rows + part.row0) * D;  // [rows, D]
@@ -174,7 +174,7 @@ void launch_split(const Problem& p, const Arguments& a, const Plan& plan, bool o
   constexpr int D = Tile::D, ROWS = Tile::ROWS;
   const Job job(p, a, plan, one_launch);
   const LaunchConfig config{.name = "decode_split",
-                            .grid = dim3(static_cast<unsigned>(plan.blocks())),
+                            .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
                             .block = Tile::THREADS,
                             .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, ROWS, D>, bool>(),
                             .stream = stream};
@@ -182,7 +182,7 @@ void launch_split(const Problem& p, const Arguments& a, const Plan& plan, bool o
          static_cast<const T*>(a.v), static_cast<T*>(a.out), job);
   if (!one_launch && plan.splits > 1) {
     const LaunchConfig merge{.name = "merge_kernel",
-                             .grid = dim3(static_cast<unsigned>(plan.heads * plan.row_tiles)),
+                             .grid = dim3(plan.heads * plan.row_tiles),
                              .block = kMergeWarps * 32,
                              .shared_bytes = shared_bytes<WarpResults<kMergeWarps, ROWS, D>>(),
                              .stream = stream};

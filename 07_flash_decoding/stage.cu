@@ -84,6 +84,8 @@ std::string refuse(const Problem& p, const DeviceInfo&) {
   if (p.head_dim < 64) return "its head dims are 64, 128 and 256";
   if (p.seq > kMostQueries)
     return "it takes at most 16 queries of a sequence (--seq): chapter 05 is for more";
+  if (std::int64_t{p.batch} * p.heads * p.seq > INT32_MAX)
+    return "Q would have more than 2^31 - 1 rows";
   if (std::int64_t{p.kv_seq} * p.head_dim > INT32_MAX)
     return "one head's K or V would have more than 2^31 - 1 elements";
   return "";
