@@ -36,7 +36,7 @@ using cute::Tensor;  // not al::Tensor
 
 // A tile of O and the tiles of keys that it needs: 0 … key_tiles - 1. No tiles: no more work.
 struct Work {
-  int bh, batch, head, row0, key_tiles;
+  int bh = 0, batch = 0, head = 0, row0 = 0, key_tiles = 0;
 };
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
@@ -140,7 +140,7 @@ __device__ int tiles_seen_by(const KernelShape& shape, int row) {
 
 template <typename Config>
 __device__ Work work_of(const Sm90Arguments& args, int tile) {
-  if (tile >= args.order.tiles()) return {.key_tiles = 0};
+  if (tile >= args.order.tiles()) return {};
   const OutputTile out = args.order(tile);
   const int row0 = out.m * Config::BLOCK_M;
   const int last_row = min(row0 + Config::BLOCK_M, args.shape.Nq) - 1;
@@ -214,7 +214,7 @@ __device__ __forceinline__ void copy_tiles(const Sm90Arguments& args,
       // Asked now, so that the answer is there when it is needed. Each tile asks once: the last to
       // ask leaves the counter as the next launch wants it.
       const int given = atomicAdd(args.counter, 1);
-      if (given == args.order.tiles() - 1) *args.counter = 0;
+      if (given == args.order.tiles() - 1) atomicExch(args.counter, 0);
       next_tile = gridDim.x + given;
     }
     int j = loader.work.key_tiles - 1;
