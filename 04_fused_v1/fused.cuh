@@ -160,15 +160,16 @@ __device__ __forceinline__ void load_fours(float (&x)[N], const float* from) {
 }
 
 // [snippet multiply]
-// C += A B over DEPTH columns of A (the rows of `a`) and rows of B, of which `a` and `b` are this
-// thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the others
-// are not multiplied at all.
-template <typename Tile, bool MASKED, int DEPTH, int A_WIDTH, int B_WIDTH, int TM, int TN,
+// C += A B over columns begin … end - 1 of A (rows of `a`) and rows of B, of which `a` and `b` are
+// this thread's first elements. With MASKED, row m takes the first `visible(m)` of them only; the
+// others are not multiplied at all.
+template <typename Tile, bool MASKED, int A_WIDTH, int B_WIDTH, int TM, int TN,
           typename Visible = int>
 __device__ __forceinline__ void multiply(float (&C_rmem)[TM][TN], const float* a, const float* b,
+                                         int begin, int end,
                                          [[maybe_unused]] Visible visible = {}) {
 #pragma unroll(MASKED ? 1 : 16)
-  for (int k = 0; k < DEPTH; ++k) {
+  for (int k = begin; k < end; ++k) {
     float A_rmem[TM], B_rmem[TN];
     load_fours<4 * Tile::LANES_M>(A_rmem, a + k * A_WIDTH);
     load_fours<4 * Tile::LANES_N>(B_rmem, b + k * B_WIDTH);
@@ -204,7 +205,7 @@ __device__ __forceinline__ float row_reduce(float x, Op op) {
 // exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN.
 __device__ __forceinline__ float finite(float m) { return m == -INFINITY ? 0.0f : m; }
 
-// [snippet kernel]
+// [snippet indices]
 template <typename Tile, typename Form = Recurrence>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     fused_attention(const typename Tile::T* Q, const typename Tile::T* K, const typename Tile::T* V,
@@ -232,7 +233,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   float m_rmem[TM], l_rmem[TM] = {};
 #pragma unroll
   for (int m = 0; m < TM; ++m) m_rmem[m] = -INFINITY;
+  // [/snippet]
 
+  // [snippet scores]
   load_transposed<Tile>(Q_smem, Q_rows, shape.Nq - row0);
   for (int j0 = 0; j0 < shape.Nkv; j0 += BLOCK_N) {
     // S = Q Kᵀ  [BLOCK_M, BLOCK_N]
@@ -241,20 +244,24 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       __syncthreads();  // everyone is done reading the chunk before
       load_transposed<Tile>(KV_smem.K, K_head + (j0 * D + d0), shape.Nkv - j0);
       __syncthreads();  // the chunk is complete
-      multiply<Tile, false, BLOCK_D, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row],
-                                                       &KV_smem.K[0][4 * tx]);
+      multiply<Tile, false, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row], &KV_smem.K[0][4 * tx], 0,
+                                              BLOCK_D);
     }
+    // [/snippet]
 
-    // m, l, P. Of this tile's keys, row m sees the first visible(m).
+    // [snippet softmax]
+    // m, l, P. Of this tile's keys, row m sees the first visible(m); the tile's first row sees the
+    // fewest.
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
+    const bool masked = j0 + BLOCK_N > shape.visible_keys(row0);
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
       float m_new = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
-        const bool sees = 4 * tx + Tile::column(n) < visible(m);
-        S_rmem[m][n] = sees ? S_rmem[m][n] * shape.scale : -INFINITY;
+        S_rmem[m][n] *= shape.scale;
+        if (masked && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
         m_new = fmaxf(m_new, S_rmem[m][n]);
       }
       m_new =
@@ -285,23 +292,26 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
                make_float4(S_rmem[m][n], S_rmem[m + 1][n], S_rmem[m + 2][n], S_rmem[m + 3][n]));
       }
     }
+    // [/snippet]
 
-    // O += P V  [BLOCK_M, D]. The tile's first row sees the fewest keys.
-    const bool masked = j0 + BLOCK_N > shape.visible_keys(row0);
+    // [snippet values]
+    // O += P V  [BLOCK_M, D]
     for (int k0 = 0; k0 < BLOCK_N; k0 += BLOCK_K) {
       __syncthreads();  // everyone is done reading the chunk before; P is complete
       load_tile<Tile>(KV_smem.V, V_head + (j0 + k0) * D, shape.Nkv - (j0 + k0));
       __syncthreads();  // the chunk is complete
       const float *P_mine = &P_smem[k0][my_row], *V_mine = &KV_smem.V[0][4 * tx];
       if (!masked) {
-        multiply<Tile, false, BLOCK_K, BLOCK_M, D>(O_rmem, P_mine, V_mine);
+        multiply<Tile, false, BLOCK_M, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K);
       } else {
-        multiply<Tile, true, BLOCK_K, BLOCK_M, D>(O_rmem, P_mine, V_mine,
-                                                  [&](int m) { return visible(m) - k0; });
+        multiply<Tile, true, BLOCK_M, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K,
+                                         [&](int m) { return visible(m) - k0; });
       }
     }
   }
+  // [/snippet]
 
+  // [snippet epilogue]
   auto* O_head = O + size_t(bh) * shape.Nq * D;  // [Nq, D]
 #pragma unroll
   for (int m = 0; m < TM; ++m) {

@@ -106,7 +106,7 @@ struct FusedTile {
 };
 // [/snippet]
 
-// [snippet copy]
+// [snippet load]
 // 16 bytes, widened.
 template <typename T, int VEC>
 __device__ __forceinline__ void widen(float (&x)[VEC], const T* from) {
@@ -258,7 +258,7 @@ __device__ __forceinline__ int there_and_back(int block, int blocks, int sms) {
 }
 // [/snippet]
 
-// [snippet kernel]
+// [snippet indices]
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     fused_attention(const typename Tile::T* Q, const typename Tile::T* K, const typename Tile::T* V,
@@ -294,7 +294,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   float m_rmem[TM], l_rmem[TM] = {};
 #pragma unroll
   for (int m = 0; m < TM; ++m) m_rmem[m] = -INFINITY;
+  // [/snippet]
 
+  // [snippet scores]
   // The tile's first row sees the fewest keys, its last row the most.
   const int first_sees = shape.visible_keys(row0);
   const int last_sees = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
@@ -325,10 +327,13 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       multiply<Tile, false, BLOCK_M, BLOCK_N>(S_rmem, &Q_smem[d0][my_row], &KV_smem[b].K[0][4 * tx],
                                               0, BLOCK_D);
     }
+    // [/snippet]
 
+    // [snippet softmax]
     // m, l, P. Of this tile's keys, row m sees the first visible(m).
     const int visible_0 = shape.visible_keys(row0 + my_row) - j0;
     const auto visible = [&](int m) { return visible_0 + (shape.causal ? Tile::row(m) : 0); };
+    const bool masked = MASKED && (TWO_PASS || j0 + BLOCK_N > first_sees);
     float alpha[TM], top[TM];  // top: a row's largest score, of this thread's keys
 #pragma unroll
     for (int m = 0; m < TM; ++m) {
@@ -336,7 +341,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
 #pragma unroll
       for (int n = 0; n < TN; ++n) {
         if (!EXP2) S_rmem[m][n] *= shape.scale;
-        if (MASKED && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
+        if (masked && 4 * tx + Tile::column(n) >= visible(m)) S_rmem[m][n] = -INFINITY;
         top[m] = fmaxf(top[m], S_rmem[m][n]);
       }
     }
@@ -392,7 +397,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       }
     }
     __syncwarp();  // its rows of P are complete
+    // [/snippet]
 
+    // [snippet values]
     // O += P V  [BLOCK_M, D]
     for (int k0 = 0; k0 < BLOCK_N; k0 += BLOCK_K, b ^= 1) {
       if (!PREFETCH) start_V(j0 + k0);
@@ -402,7 +409,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       if (PREFETCH && k0 + BLOCK_K < BLOCK_N) start_V(j0 + k0 + BLOCK_K);
       if (PREFETCH && k0 + BLOCK_K >= BLOCK_N && j0 + BLOCK_N < keys) start_K(j0 + BLOCK_N, 0);
       const float *P_mine = &P_smem[k0][my_row], *V_mine = &KV_smem[b].V[0][4 * tx];
-      if (!MASKED || (!TWO_PASS && j0 + BLOCK_N <= first_sees)) {
+      if (!masked) {
         multiply<Tile, false, Tile::P_WIDTH, D>(O_rmem, P_mine, V_mine, 0, BLOCK_K);
       } else {
         // The chunk's first keys are seen by all of the warp's rows, the last ones by none.
@@ -421,7 +428,9 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     for (; j0 + BLOCK_N <= first_sees; j0 += BLOCK_N) take_in(std::false_type(), j0);
   }
   for (; j0 < keys; j0 += BLOCK_N) take_in(std::true_type(), j0);
+  // [/snippet]
 
+  // [snippet epilogue]
   auto* O_head = O + size_t(bh) * shape.Nq * D;  // [Nq, D]
 #pragma unroll
   for (int m = 0; m < TM; ++m) {

@@ -64,7 +64,8 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
        "fp32, fp16, bf16, e4m3 or e5m2. Default: fp16. 8 bits: with a scale a head; O is fp16.");
   list("--kv-dtype", "TYPE[,...]", "Of K and V. Default: --dtype.");
   value("--kv-len", "N[,...]", "Keys that each sequence has, or random. Default: all of them.");
-  list("--page-size", "N[,...]", "K and V in pages of so many keys: 16, 32, 64, 128 or 256; 0: whole.");
+  list("--page-size", "N[,...]",
+       "K and V in pages of so many keys: 16, 32, 64, 128 or 256; 0: whole.");
   flag("--causal",
        "Query i sees keys j <= i + Nkv - Nq. Default, except where a config says full.");
   flag("--full", "Every query sees every key. With --causal: both, one after the other.");
