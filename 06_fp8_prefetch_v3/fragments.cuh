@@ -96,12 +96,12 @@ __device__ __forceinline__ bool softmax_step(float (&S_rmem)[BLOCKS][4], Row (&r
 }
 // [/snippet]
 
-// O *= alpha, by rows. Once the rows have seen some keys their maxima seldom move, and then the
-// warp goes past: alpha is 1.
+// O *= alpha, by rows, if it is `needed`: once the rows have seen some keys their maxima seldom
+// move, and alpha is 1.
 template <int BLOCKS>
 __device__ __forceinline__ void rescale(float (&O_rmem)[BLOCKS][4], const float (&alpha)[2],
-                                        bool moved) {
-  if (!__any_sync(0xffffffff, moved)) return;
+                                        bool needed) {
+  if (!needed) return;
 #pragma unroll
   for (int n = 0; n < BLOCKS; ++n) {
     O_rmem[n][0] *= alpha[0];

@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
     }
     float alpha[2];
     const bool moved = softmax_step(S_rmem, row, alpha, c, shift);
-    rescale(O_rmem, alpha, moved);
+    rescale(O_rmem, alpha, __any_sync(0xffffffff, moved));
     round_P<T>(P_rmem, S_rmem);
 
     // O += P V  [16 rows a warp, D]

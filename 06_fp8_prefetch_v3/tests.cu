@@ -106,6 +106,21 @@ TEST_CASE("more tiles of queries than SMs") {
   }
 }
 
+// A warpgroup without rows, and many tiles of keys that the others see: it must not hold up the
+// ring.
+TEST_CASE("the last tile of queries has rows for one warpgroup only") {
+  for (const int head_dim : {64, 128, 256}) {
+    for (const bool causal : {false, true}) {
+      Problem p = small(head_dim, DType::e4m3, causal);
+      p.batch = p.heads = p.kv_heads = 1;
+      p.seq = 8;
+      p.kv_seq = 1700;
+      const Variant& variant = find_variant(stage_06_fp8_prefetch_v3, "hopper");
+      if (refusal(variant, p, device()).empty()) check_variant(variant, p, Distribution::normal);
+    }
+  }
+}
+
 // What a GPU without 8-bit tensor cores does.
 TEST_CASE("8 bits widened to 16 on the way to the tensor cores give the same") {
   const Variant& narrow = find_variant(stage_06_fp8_prefetch_v3, "mma_2_stages");

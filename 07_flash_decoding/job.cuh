@@ -73,20 +73,22 @@ struct Job {
 // One block's part.
 struct Part {
   int head;                   // key/value head, counted over the batch
-  int sequence, shared_head;  // the same, apart
+  int sequence, shared_head;  // the same, apart; where lengths, pages or scales ask for it
   int tile, row0, rows;       // of rows; its first one, and how many there are
   int length;                 // keys of the sequence
   int split, splits;          // which chunk, and how many have keys
   float k_scale, v_scale;
   int begin, end;  // keys of the chunk
 
-  // With `grid_splits` blocks for each tile of rows.
-  __device__ Part(const Job& job, int rows_at_once, int grid_splits) {
-    split = blockIdx.x % grid_splits;
-    tile = blockIdx.x / grid_splits % job.row_tiles;
-    head = blockIdx.x / grid_splits / job.row_tiles;
-    sequence = head / job.kv_heads;
-    shared_head = head % job.kv_heads;
+  // The grid is [heads · row tiles, splits], in two dimensions for once: a division takes a hundred
+  // clocks, and the first load of K would wait for it. The others are done where they are needed.
+  __device__ Part(const Job& job, int rows_at_once) {
+    split = blockIdx.y;
+    tile = job.row_tiles > 1 ? blockIdx.x % job.row_tiles : 0;
+    head = job.row_tiles > 1 ? blockIdx.x / job.row_tiles : blockIdx.x;
+    const bool apart = job.kv_len || job.page_table || job.k_scale;
+    sequence = apart ? head / job.kv_heads : 0;
+    shared_head = apart ? head % job.kv_heads : 0;
     row0 = tile * rows_at_once;
     rows = min(rows_at_once, job.rows - row0);
     length = job.kv_len ? job.kv_len[sequence] : job.Nkv;

@@ -151,7 +151,7 @@ constexpr int kMergeWarps = 8;
 
 template <typename T, int ROWS, int D>
 __global__ void __launch_bounds__(kMergeWarps * 32) merge_kernel(T* O, Job job) {
-  const Part part(job, ROWS, 1);
+  const Part part(job, ROWS);
   SharedArena shared;
   auto& warps = shared.take<WarpResults<kMergeWarps, ROWS, D>>("warps");
   if (part.splits > 1) merge_chunks<T>(warps, O, job, part);

@@ -66,13 +66,27 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   const int warp = threadIdx.x / 32;
   const int group = threadIdx.x % 32 / Tile::LANES, lane = threadIdx.x % Tile::LANES;
 
-  const Part part(job, ROWS, job.splits);
+  const Part part(job, ROWS);
   if (part.split >= part.splits) return;  // the sequence is shorter
   const Cache<T, D> K_rows(K, job, part), V_rows(V, job, part);
   const T* const Q_rows = Q + (std::size_t(part.head) * job.rows + part.row0) * D;  // [rows, D]
 
   SharedArena shared;
   auto& warps = shared.take<WarpResults<WARPS, ROWS, D>>("warps");
+
+  // K and V [UNROLL keys]. Past the end the last key stands in, and is not used.
+  Piece<T, Tile::VECTORS> K_rmem[UNROLL], V_rmem[UNROLL];
+  const auto load = [&](int j0) {
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) {
+      const int j = min(j0 + u * Tile::GROUPS + group, part.end - 1), page = K_rows.page_of(j);
+      K_rmem[u].load(K_rows.row(page, j), lane, Tile::LANES);
+      V_rmem[u].load(V_rows.row(page, j), lane, Tile::LANES);
+    }
+  };
+  // The first keys are asked for before anything is waited for, Q for instance.
+  int j0 = part.begin + warp * Tile::KEYS;
+  if (j0 < part.end) load(j0);
 
   float Q_rmem[ROWS][ELEMENTS], O_rmem[ROWS][ELEMENTS] = {}, m[ROWS], l[ROWS];
 #pragma unroll
@@ -83,15 +97,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     m[r] = -INFINITY, l[r] = 0;
   }
 
-  for (int j0 = part.begin + warp * Tile::KEYS; j0 < part.end; j0 += WARPS * Tile::KEYS) {
-    // Load K and V [UNROLL keys]. Past the end the last key stands in, and is not used.
-    Piece<T, Tile::VECTORS> K_rmem[UNROLL], V_rmem[UNROLL];
-#pragma unroll
-    for (int u = 0; u < UNROLL; ++u) {
-      const int j = min(j0 + u * Tile::GROUPS + group, part.end - 1), page = K_rows.page_of(j);
-      K_rmem[u].load(K_rows.row(page, j), lane, Tile::LANES);
-      V_rmem[u].load(V_rows.row(page, j), lane, Tile::LANES);
-    }
+  while (j0 < part.end) {
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
       const int visible = min(part.end, part.visible(job, r));
@@ -127,6 +133,8 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
         });
       }
     }
+    j0 += WARPS * Tile::KEYS;
+    if (j0 < part.end) load(j0);
   }
 
   // Merge the warp's groups.
@@ -166,7 +174,7 @@ void launch_split(const Problem& p, const Arguments& a, const Plan& plan, bool o
   constexpr int D = Tile::D, ROWS = Tile::ROWS;
   const Job job(p, a, plan, one_launch);
   const LaunchConfig config{.name = "decode_split",
-                            .grid = dim3(static_cast<unsigned>(plan.blocks())),
+                            .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
                             .block = Tile::THREADS,
                             .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, ROWS, D>, bool>(),
                             .stream = stream};
@@ -174,7 +182,7 @@ void launch_split(const Problem& p, const Arguments& a, const Plan& plan, bool o
          static_cast<const T*>(a.v), static_cast<T*>(a.out), job);
   if (!one_launch && plan.splits > 1) {
     const LaunchConfig merge{.name = "merge_kernel",
-                             .grid = dim3(static_cast<unsigned>(plan.heads * plan.row_tiles)),
+                             .grid = dim3(plan.heads * plan.row_tiles),
                              .block = kMergeWarps * 32,
                              .shared_bytes = shared_bytes<WarpResults<kMergeWarps, ROWS, D>>(),
                              .stream = stream};

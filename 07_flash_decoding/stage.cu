@@ -20,7 +20,7 @@ namespace decoding {
 // kMergeBytes and the reading of the partial results, by one SM while the others are idle.
 double predicted_bytes(const Problem& p, const Plan& plan, const Appetite& appetite,
                        const DeviceInfo& device) {
-  constexpr double kMost = 1.7, kWaveBytes = 100e3, kMergeBytes = 50e3;
+  constexpr double kMost = 1.25, kWaveBytes = 90e3, kMergeBytes = 50e3;
   const double slots = double(device.sms) * appetite.blocks_per_sm;
   const double chunk_bytes = 2.0 * plan.chunk * p.head_dim * bytes_of(p.cache_dtype());
   const double full_waves = std::floor(plan.blocks() / slots);
@@ -84,6 +84,8 @@ std::string refuse(const Problem& p, const DeviceInfo&) {
   if (p.head_dim < 64) return "its head dims are 64, 128 and 256";
   if (p.seq > kMostQueries)
     return "it takes at most 16 queries of a sequence (--seq): chapter 05 is for more";
+  if (std::int64_t{p.batch} * p.heads * p.seq > INT32_MAX)
+    return "Q would have more than 2^31 - 1 rows";
   if (std::int64_t{p.kv_seq} * p.head_dim > INT32_MAX)
     return "one head's K or V would have more than 2^31 - 1 elements";
   return "";

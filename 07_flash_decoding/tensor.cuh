@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   constexpr int GROUPS = Tile::GROUPS, K_LOADS = Tile::K_LOADS, V_LOADS = Tile::V_LOADS;
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 
-  const Part part(job, Tile::ROWS, job.splits);
+  const Part part(job, Tile::ROWS);
   if (part.split >= part.splits) return;  // the sequence is shorter
   const Cache<KV, D> K_rows(K, job, part), V_rows(V, job, part);
   const T* const Q_rows = Q + (std::size_t(part.head) * job.rows + part.row0) * D;  // [rows, D]
@@ -342,7 +342,7 @@ void launch_tensor(const Problem& p, const Arguments& a, const Plan& plan, Strea
   using KV = typename Tile::KV;
   const LaunchConfig config{
       .name = "decode_tensor",
-      .grid = dim3(static_cast<unsigned>(plan.blocks())),
+      .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
       .block = Tile::THREADS,
       .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>(),
       .stream = stream};

@@ -105,12 +105,20 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
 // is NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more,
 // key by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run.
 // [snippet by_hand]
-template <int D, typename T>
+template <typename Config, typename T>
 __device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V,
-                                                            T* O, float* LSE, int row0, int rows,
-                                                            KernelShape shape) {
+                                                            T* O, float* LSE, KernelShape shape,
+                                                            TileOrder order) {
+  constexpr int D = Config::D;
+  // Found again here: nothing is kept for it through the loop.
+  const auto [bh, tile_m] = order(blockIdx.x);
+  const int row0 = tile_m * Config::BLOCK_M, rows = min(Config::BLOCK_M, shape.Nq - row0);
+  Q += std::size_t(bh) * shape.Nq * D;
+  K += std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
+  V += std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
+  O += std::size_t(bh) * shape.Nq * D;
   const int lane = threadIdx.x % 32;
-  for (int i = row0 + threadIdx.x / 32; i < row0 + rows; i += blockDim.x / 32) {
+  for (int i = row0 + threadIdx.x / 32; i < row0 + rows; i += Config::WARPS) {
     float m = -std::numeric_limits<float>::infinity(), l = 0, o[D / 32] = {};
     for (int j = 0; j < shape.visible_keys(i); ++j) {
       float s = 0;
@@ -124,7 +132,7 @@ __device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T*
       m = m_new;
     }
     for (int x = 0; x < D / 32; ++x) O[i * D + lane + 32 * x] = T(l == 0 ? 0 : o[x] / l);
-    if (LSE && lane == 0) LSE[i] = m + logf(l);
+    if (LSE && lane == 0) LSE[std::size_t(bh) * shape.Nq + i] = m + logf(l);
   }
 }
 // [/snippet]
@@ -266,7 +274,7 @@ __global__ void __launch_bounds__(Config::THREADS)
 
   // [snippet step]
   // One tile of keys. MASKED: some row does not see all of it.
-  const auto step = [&](auto masked, int j) __attribute__((always_inline)) {
+  const auto step = [&](auto masked, int j) {
     constexpr bool MASKED = decltype(masked)::value;
     cp_async_wait<0>();
     __syncthreads();  // K tile j is complete; everyone is done reading the V before
@@ -282,12 +290,7 @@ __global__ void __launch_bounds__(Config::THREADS)
     Tensor S = make_tensor(tSrS.data(), as_rows_and_columns(tSrS.layout()));  // (rows, columns)
 
     cp_async_wait<0>();
-    // V tile j is complete; everyone is done reading K.
-    if constexpr (MASKED) {
-      V_finite &= __syncthreads_and(all_finite(tVsV)) != 0;
-    } else {
-      __syncthreads();
-    }
+    __syncthreads();  // V tile j is complete; everyone is done reading K
     if (j > 0) load_K(j - 1);
 
     if constexpr (MASKED) {
@@ -345,6 +348,7 @@ __global__ void __launch_bounds__(Config::THREADS)
     const Tensor tOrP = make_tensor(P.data(), as_A_operand(P.layout()));
     multiply(mma, tOrO, tOrP, tOrV,
              [&](int k) { copy(ldsm_V, tOsV(_, _, k), tOrV_view(_, _, k)); });
+    if constexpr (MASKED) V_finite &= all_finite(tVsV);  // what this thread brought
   };
   // [/snippet]
 
@@ -367,11 +371,8 @@ __global__ void __launch_bounds__(Config::THREADS)
   for (; j >= 0; --j) step(false_type{}, j);
   // [/snippet]
 
-  if (!V_finite) {
-    float* LSE_head = LSE ? LSE + std::size_t(bh) * shape.Nq : nullptr;
-    return attention_by_hand<D>(Q + q_offset, K + kv_offset, V + kv_offset, O + q_offset, LSE_head,
-                                row0, rows, shape);
-  }
+  // Everyone is done reading Q, too, whose place O takes.
+  if (!__syncthreads_and(V_finite)) return attention_by_hand<Config>(Q, K, V, O, LSE, shape, order);
 
   // Epilogue: O / l, LSE = m · scale + ln l.
   const Tensor tOcO = mma_thread.partition_C(make_identity_tensor(TileQ{}));
@@ -393,7 +394,6 @@ __global__ void __launch_bounds__(Config::THREADS)
   // [snippet epilogue]
   // O goes through shared memory, where the lanes that own a row's pieces of 4 bytes exchange them
   // for pieces of 16.
-  __syncthreads();  // everyone is done reading Q
   Tensor sO = make_tensor(make_smem_ptr(Q_smem), typename Config::SmemQ{});
   const auto put_O = make_tiled_copy_C(Copy_Atom<UniversalCopy<std::uint32_t>, T>{}, mma);
   const auto put_O_thread = put_O.get_thread_slice(thread);

@@ -95,8 +95,9 @@ struct Sm90Config {
 
 struct Sm90Arguments {
   TensorMap Q, K, V, O;  // [B, H, N, D]; a copy takes 64 columns of some rows of one head
-  float* LSE;            // [B, Hq, Nq] or nullptr
-  int* counter;          // tiles given away so far; 0 before and after a launch
+  const void *Q_data, *K_data, *V_data;  // the same by address; see without_leaks()
+  float* LSE;                            // [B, Hq, Nq] or nullptr
+  int* counter;                          // tiles given away so far; 0 before and after a launch
   KernelShape shape;
   TileOrder order;
 };
@@ -258,21 +259,21 @@ __device__ __forceinline__ void round_to(To& to, const From& from) {
   }
 }
 
-// Starts c = a b (ZERO) or c += a b. Until warpgroup_wait() the tensor cores read and write behind
+// Starts c = a b (ZERO) or c += a b. Until wgmma_wait() the tensor cores read and write behind
 // the program's back: c must not be touched, nor a where it is in registers. The fences tell the
 // compiler so.
 // [snippet start_product]
 template <bool ZERO, typename Mma, typename A, typename B, typename C>
 __device__ __forceinline__ void start_product(Mma& mma, const A& a, const B& b, C& c) {
   warpgroup_fence_operand(c);
-  warpgroup_arrive();
+  wgmma_fence();
   mma.accumulate_ = ZERO ? GMMA::ScaleOut::Zero : GMMA::ScaleOut::One;
 #pragma unroll
   for (int k = 0; k < size<2>(a); ++k) {  // 16 at a time
     gemm(mma, a(_, _, k), b(_, _, k), c);
     mma.accumulate_ = GMMA::ScaleOut::One;
   }
-  warpgroup_commit_batch();
+  wgmma_commit();
   warpgroup_fence_operand(c);
 }
 // [/snippet]
@@ -339,11 +340,48 @@ __device__ __forceinline__ void exponentials(Scores& S, RowState& row, float sca
 }
 // [/snippet]
 
-template <bool LAZY, typename Scores>
-__device__ __forceinline__ bool softmax(Scores& S, RowState& row, float scale_log2) {
-  const bool moved = row_maxima<LAZY>(S, row, scale_log2);
-  exponentials(S, row, scale_log2);
-  return moved;
+// The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
+// NaN. So where O is not finite it is summed up again, on the CUDA cores and of visible keys alone.
+// Slow, and only where some V is NaN or infinite.
+template <typename Config, typename Rows_of_O>
+__device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows, int row,
+                                              const Work& work, const Sm90Arguments& args,
+                                              float scale_log2) {
+  using T = typename Config::T;
+  constexpr int D = Config::D;
+  const KernelShape& shape = args.shape;
+  const int lane = threadIdx.x % 32;
+  float zeros = 0;
+#pragma unroll
+  for (int i = 0; i < size(O); ++i) zeros += 0 * O(i);
+  if (!__any_sync(0xffffffff, zeros != 0)) return;
+
+  const std::size_t kv = std::size_t(shape.kv_head(work.bh)) * shape.Nkv * D;
+  const T* K = static_cast<const T*>(args.K_data) + kv;  // [Nkv, D]
+  const T* V = static_cast<const T*>(args.V_data) + kv;  // [Nkv, D]
+  const float sign = shape.scale < 0 ? -1 : 1;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int i = row + 8 * r;
+    const int seen = i < shape.Nq ? visible<Config>(shape, i) : 0;
+    const T* q = static_cast<const T*>(args.Q_data) + (std::size_t(work.bh) * shape.Nq + i) * D;
+    const float m_scaled = rows.m[r] == -INFINITY ? 0 : rows.m[r] * scale_log2;
+#pragma unroll
+    for (int c = 0; c < size<1>(O); ++c) O(r, c) = 0;
+#pragma unroll 1
+    for (int j = 0; j < shape.Nkv; ++j) {
+      float s = 0;
+#pragma unroll 1
+      for (int d = lane % 4; d < D && j < seen; d += 4) s += float(q[d]) * float(K[j * D + d]);
+      s = quad_sum(s) * sign;
+      if (j >= seen) continue;
+      const float p = float(T(fast_exp2(s * scale_log2 - m_scaled)));
+#pragma unroll
+      for (int c = 0; c < size<1>(O); ++c) {
+        O(r, c) += p * float(V[j * D + c / 2 * 8 + c % 2 + lane % 4 * 2]);
+      }
+    }
+  }
 }
 
 // Named barriers, plus a warpgroup's number: its turn at the tensor cores; its O is in shared
@@ -358,16 +396,18 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
   constexpr int WARPGROUPS = Config::WARPGROUPS;
   constexpr float LN_2 = 0.69314718056f, LOG2_E = 1.44269504089f;
   const KernelShape& shape = args.shape;
-  const float scale_log2 = shape.scale * LOG2_E;
-  const int thread = threadIdx.x % 128;
+  // A larger product is a larger score: where the scale is negative, Q's sign is turned. Not quite
+  // zero where the scale is: 0 · -inf is NaN.
+  const float scale_log2 = fmaxf(fabsf(shape.scale) * LOG2_E, 1e-30f);
+  const int thread = threadIdx.x % 128, lane = thread % 32;
 
   // Shared memory, and the descriptors that tell the tensor cores where in it to read.
   const auto my_rows = [&](typename Config::QTile& tile) {  // of [BLOCK_M, D]
     return local_tile(make_tensor(make_smem_ptr(tile.data), typename Config::SmemQ{}),
                       Shape<_64, Int<D>>{}, make_coord(warpgroup, 0));
   };
-  const Tensor sQ = my_rows(shared.Q);  // (64, D)
-  const Tensor sO = my_rows(shared.O);  // (64, D)
+  Tensor sQ = my_rows(shared.Q);  // (64, D)
+  Tensor sO = my_rows(shared.O);  // (64, D)
   const Tensor sK =
       make_tensor(make_smem_ptr(shared.K[0].data), typename Config::SmemK{});  // (N, D, stages)
   const Tensor sVt =
@@ -412,8 +452,8 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
 
   Work work = work_of<Config>(args, blockIdx.x);
   while (work.key_tiles > 0) {
-    const int row0 = work.row0 + warpgroup * 64;                // the warpgroup's first row
-    const int row = row0 + thread / 32 * 16 + thread % 32 / 4;  // the thread's are this and row + 8
+    const int row0 = work.row0 + warpgroup * 64;         // the warpgroup's first row
+    const int row = row0 + thread / 32 * 16 + lane / 4;  // the thread's are this and row + 8
     const int seen[2] = {visible<Config>(shape, row), visible<Config>(shape, row + 8)};
     const int whole =
         max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
@@ -445,7 +485,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
       start_product<false>(mma_pv, tOrP, tOrV(_, _, _, V_at.stage), tOrO);
     };
     const auto wait_O = [&] {
-      warpgroup_wait<0>();
+      wgmma_wait<0>();
       warpgroup_fence_operand(tOrO);
       release_V();
     };
@@ -474,6 +514,11 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     }
     mbarrier_wait(&barriers.Q_full, Q_at.lap);
     Q_at.next();
+    if (shape.scale < 0) {
+      for (int i = thread; i < 64 * D; i += 128) sQ(i / D, i % D) = -sQ(i / D, i % D);
+      fence_proxy_async();                          // WGMMA shall see what threads have written
+      named_barrier_sync(kStore + warpgroup, 128);  // all of Q is turned
+    }
     clear(tOrO);
     rows = RowState{};
 
@@ -501,11 +546,12 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           Tensor S = by_rows(tSrS);  // (2, (2, N/8))
           wait_K();
           start_S(tSrS);
-          warpgroup_wait<0>();
+          wgmma_wait<0>();
           warpgroup_fence_operand(tSrS);
           release_K();
           if constexpr (decltype(masked)::value) mask(S);
-          if (softmax<Config::STEPS.lazy_rescale>(S, rows, scale_log2)) rescale_O();
+          if (row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2)) rescale_O();
+          exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
           start_O();
           wait_O();
@@ -523,11 +569,12 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           Tensor S = by_rows(tSrS);  // (2, (2, N/8))
           wait_K();
           start_S(tSrS);
-          warpgroup_wait<0>();
+          wgmma_wait<0>();
           warpgroup_fence_operand(tSrS);
           release_K();
           if (j >= whole) mask(S);
-          softmax<false>(S, rows, scale_log2);
+          row_maxima<false>(S, rows, scale_log2);
+          exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
         }
         // O += P V of tile j, under which S and P of tile j - 1 are made.
@@ -540,23 +587,16 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           start_S(tSrS);
           start_O();
           pass_turn();
-          warpgroup_wait<1>();  // S is there, O on its way
+          wgmma_wait<1>();  // S is there, O on its way
           warpgroup_fence_operand(tSrS);
           release_K();
           --j;
           if constexpr (decltype(masked)::value) mask(S);
-          if constexpr (Config::STEPS.rescale_first) {
-            const bool moved = row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
-            wait_O();
-            if (moved) rescale_O();
-            exponentials(S, rows, scale_log2);
-            round_to(tOrP, tSrS);
-          } else {
-            const bool moved = softmax<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
-            wait_O();
-            round_to(tOrP, tSrS);
-            if (moved) rescale_O();
-          }
+          const bool moved = row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
+          exponentials(S, rows, scale_log2);
+          wait_O();
+          round_to(tOrP, tSrS);
+          if (moved) rescale_O();
         };
 #pragma unroll 1
         while (j > whole) step(true_type{});
@@ -580,6 +620,9 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
         }
       }
       if constexpr (Config::STEPS.overlap) wait_O();
+      if constexpr (Config::CAUSAL) {
+        without_leaks<Config>(O, rows, row, work, args, scale_log2);
+      }
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
 #pragma unroll
@@ -664,7 +707,7 @@ __global__ void __launch_bounds__(Config::THREADS, 1)
       compute_tiles<Config>(args, shared, warp / 4);
     } else if (warp / 4 == WARPGROUPS) {
       setmaxnreg_dec<Config::COPY_REGISTERS>();
-      if (warp == WARPGROUPS * 4 && elect_one_sync()) copy_tiles<Config>(args, shared);
+      if (warp == WARPGROUPS * 4 && is_elected()) copy_tiles<Config>(args, shared);
     } else {
       setmaxnreg_inc<Config::COMPUTE_REGISTERS>();
       compute_tiles<Config>(args, shared, warp / 4);
@@ -692,6 +735,9 @@ void launch_flash_sm90_config(const Problem& p, const Arguments& a, Stream strea
                            .K = map(a.k, p.kv_heads, p.kv_seq, Config::BLOCK_N),
                            .V = map(a.v, p.kv_heads, p.kv_seq, Config::BLOCK_N),
                            .O = map(a.out, p.heads, p.seq, 64),
+                           .Q_data = a.q,
+                           .K_data = a.k,
+                           .V_data = a.v,
                            .LSE = a.lse,
                            .counter = static_cast<int*>(a.workspace),
                            .shape = KernelShape(p),
@@ -716,8 +762,8 @@ void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream) {
 template <int D>
 void launch_flash_sm90(const Problem& p, const Arguments& a, Stream stream) {
   const auto with = [&]<typename T>(T) {
-    p.causal ? launch_flash_sm90_as<T, D, true, kAllSteps>(p, a, stream)
-             : launch_flash_sm90_as<T, D, false, kAllSteps>(p, a, stream);
+    p.causal ? launch_flash_sm90_as<T, D, true, best_steps(D)>(p, a, stream)
+             : launch_flash_sm90_as<T, D, false, best_steps(D)>(p, a, stream);
   };
   p.dtype == DType::fp16 ? with(half_t{}) : with(bfloat16_t{});
 }

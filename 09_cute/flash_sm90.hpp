@@ -13,7 +13,6 @@ struct Sm90Steps {
   bool ping_pong;     // the warpgroups take turns at the tensor cores
   bool persistent;    // a block takes tile after tile, from a counter
   bool lazy_rescale;  // O is rescaled only when the maximum has moved by 2^8
-  bool rescale_first = false;
 };
 // [/snippet]
 
@@ -26,12 +25,17 @@ struct Sm90Tile {
 constexpr Sm90Tile best_tile(int D, bool causal) {
   if (D == 64) return {192, 128, 2, 2};
   if (D == 128) return causal ? Sm90Tile{128, 128, 2, 2} : Sm90Tile{128, 176, 2, 2};
-  return {128, 80, 2, 2};
+  return causal ? Sm90Tile{128, 64, 2, 2} : Sm90Tile{128, 80, 2, 2};
 }
 
 // The first `n` steps, 0 … 5.
 constexpr Sm90Steps first_steps(int n) { return {n > 0, n > 1, n > 2, n > 3, n > 4}; }
-constexpr Sm90Steps kAllSteps = first_steps(5);
+// All of them; but with D = 256 the products take so long that turns bring nothing.
+constexpr Sm90Steps best_steps(int D) {
+  Sm90Steps steps = first_steps(5);
+  steps.ping_pong = D < 256;
+  return steps;
+}
 
 // The order of the tiles of O (tile_order.cuh) for tiles of `block_m` queries.
 TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device);

@@ -126,7 +126,6 @@ constexpr Variant kVariants[] = {
      .workspace = nullptr,
      .cost = cost_sm80,
      .launch = launch_sm80},
-#ifndef AL_EMULATOR
     sm90_step<0>("tma_wgmma", "TMA brings the tiles, WGMMA multiplies them", "flash_sm80"),
     sm90_step<1>("specialised", "a warp of its own starts the copies", "tma_wgmma"),
     sm90_step<2>("overlap", "the next S = Q K^T runs under this tile's softmax", "specialised"),
@@ -141,7 +140,6 @@ constexpr Variant kVariants[] = {
      .zeroed = counter_bytes,
      .cost = cost,
      .launch = launch_sm90},
-#endif
 };
 
 int best(const Problem& p, const DeviceInfo& device) {
@@ -153,10 +151,23 @@ int best(const Problem& p, const DeviceInfo& device) {
 
 namespace cute_attention {
 
-TileOrder sm90_order(const Problem& p, int block_m, std::size_t row_bytes,
-                     const DeviceInfo& device) {
-  return TileOrder(p.batch * p.heads, p.group(), ceil_div(p.seq, block_m), 2 * row_bytes * p.kv_seq,
-                   device.l2_bytes);
+TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
+  TileOrder order;
+  order.heads = p.batch * p.heads;
+  order.tiles_m = ceil_div(p.seq, block_m);
+  // Blocks that run at the same time should find K and V in L2: because those of all their heads
+  // fit into (two thirds of) it, or because eight blocks read the same head's at about the same
+  // time. Within these bounds the more heads the better when causal, since all long tiles of a
+  // group come before its short ones; else as few heads as keep every SM busy.
+  const std::int64_t kv_bytes = std::int64_t{2} * p.kv_seq * p.head_dim * bytes_of(p.dtype);
+  const std::int64_t fitting = p.group() * (std::int64_t(device.l2_bytes) / 3 * 2 / kv_bytes);
+  const std::int64_t at_once =
+      p.causal ? std::max({fitting, std::int64_t{device.sms / 8}, std::int64_t{1}})
+               : ceil_div(device.sms, order.tiles_m);
+  // In groups of equal size: the last one ends the launch, and a small one would end it unevenly.
+  const int groups = static_cast<int>((order.heads + at_once - 1) / at_once);
+  order.at_once = ceil_div(order.heads, groups);
+  return order;
 }
 
 }  // namespace cute_attention

@@ -59,7 +59,13 @@ std::vector<float> run(const Variant& variant, const Problem& p, const std::vect
   const DeviceBuffer Q = on_device(q, "Q"), K = on_device(k, "K"), V = on_device(v, "V");
   DeviceBuffer O(p.out_bytes(), "O");
   O.poison();
-  variant.launch(p, {.q = Q.data(), .k = K.data(), .v = V.data(), .out = O.data()}, nullptr);
+  const std::vector<std::byte> zeros(variant.workspace ? variant.workspace(p) : 1);
+  DeviceBuffer workspace(zeros.size(), "workspace");
+  workspace.write(zeros.data(), zeros.size());
+  variant.launch(
+      p,
+      {.q = Q.data(), .k = K.data(), .v = V.data(), .out = O.data(), .workspace = workspace.data()},
+      nullptr);
   std::vector<std::byte> raw(p.out_bytes());
   O.read(raw.data(), raw.size());
   return decode(p.dtype, raw.data(), p.out_elements());

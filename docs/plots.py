@@ -26,6 +26,12 @@ from weave import OPERATIONS, WeaveError, digits, mask_of, read_results, tile_ti
 SHAPE = ("dtype", "causal", "batch", "heads", "kv_heads", "head_dim")
 
 
+def shape_of(problem):
+    """What a picture has in common: SHAPE, and the queries where they are fewer than the keys."""
+    queries = problem["seq"] if problem["seq"] != problem["kv_seq"] else None
+    return (*(problem[key] for key in SHAPE), queries)
+
+
 def name_of(row, problem):
     """What a line is called. A stage that computes part of attention says which."""
     name = row["variant"] if row["role"] == "yardstick" else row["stage"]
@@ -35,11 +41,11 @@ def name_of(row, problem):
 
 
 def sweeps(results):
-    """{shape: {line: {N: ms}}}: at each length a stage's fastest variant of the operation that does
+    """{shape: {line: {keys: ms}}}: at each length a stage's fastest variant of the operation that does
     most. Stages come first, in their order; a yardstick shows where it computes all of attention."""
     found = {}
     for index, problem in enumerate(results["problems"]):
-        lines = found.setdefault(tuple(problem[key] for key in SHAPE), {})
+        lines = found.setdefault(shape_of(problem), {})
         for row in timed_rows(results, index):
             if row["role"] == "yardstick" and problem["operation"] != "attention":
                 continue
@@ -47,7 +53,7 @@ def sweeps(results):
                                    if row["role"] == "yardstick" else ""), {})
             rank = OPERATIONS.index(problem["operation"])
             entry = (-rank, row["ms"]["median"], name_of(row, problem))
-            at[problem["seq"]] = min(at.get(problem["seq"], entry), entry)
+            at[problem["kv_seq"]] = min(at.get(problem["kv_seq"], entry), entry)
     named = {}
     for shape, lines in found.items():
         named[shape] = {}
@@ -72,7 +78,8 @@ def speed_ups(lines):
 def shape_text(shape):
     problem = dict(zip(SHAPE, shape))
     groups = f" Hkv{problem['kv_heads']}" if problem["kv_heads"] != problem["heads"] else ""
-    return (f"B{problem['batch']} H{problem['heads']}{groups} D{problem['head_dim']} "
+    queries = f" Nq{shape[-1]}" if shape[-1] else ""
+    return (f"B{problem['batch']} H{problem['heads']}{groups}{queries} D{problem['head_dim']} "
             f"{problem['dtype']} {mask_of(problem)}")
 
 
@@ -103,7 +110,7 @@ def save(plt, figure, path):
     print(path.name)
 
 
-def draw_lines(plt, lines, title, unit, path):
+def draw_lines(plt, lines, title, shape, unit, path):
     """Both axes are logarithmic: lengths double, and the stages are decades apart."""
     figure, axes = plt.subplots(figsize=(8, 5))
     stages = [name for name in lines if name[:2].isdigit()]
@@ -124,7 +131,7 @@ def draw_lines(plt, lines, title, unit, path):
     axes.minorticks_off()
     axes.set_yscale("log")
     axes.grid(True, color="0.9")
-    axes.set_xlabel("sequence length N (queries = keys)")
+    axes.set_xlabel("keys" if shape[-1] else "sequence length N (queries = keys)")
     axes.set_ylabel(unit)
     axes.set_title(title)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -173,11 +180,11 @@ def draw_all(root):
             results = read_results(root, name)
             for shape, lines in sweeps(results).items():
                 text, device = shape_text(shape), results["device"]["name"]
-                draw_lines(plt, lines, f"Attention forward, {text}, {device}",
+                draw_lines(plt, lines, f"Attention forward, {text}, {device}", shape,
                            "time, median of the run (ms)", plots / file_name(gpu, "latency", text))
                 base, ratios = speed_ups(lines)
                 if base:
-                    draw_lines(plt, ratios, f"Speed-up over {base}, {text}, {device}",
+                    draw_lines(plt, ratios, f"Speed-up over {base}, {text}, {device}", shape,
                                f"time of {base} / time (×)", plots / file_name(gpu, "speedup", text))
         elif path.stem.endswith("_tiles"):
             results = read_results(root, name)

@@ -13,10 +13,13 @@ if(STAGE)
   return()
 endif()
 
-al_build(cuda ladder)
+al_build(cuda ladder 07_flash_decoding)
 foreach(head_dim 64 128)
   set(file ${results}/ladder_seq_d${head_dim}.json)
   al_run(build/cuda/bin/ladder --batch 1 --heads 16 --head-dim ${head_dim} --dtype fp16
          --sweep seq=128:16384 --json ${file} ${arguments})
   al_add_pytorch(${file})
 endforeach()
+# Decoding grows the keys alone.
+al_run(build/cuda/bin/07_flash_decoding --variant best --heads 16 --dtype fp16
+       --sweep seq=1024:131072 --json ${results}/07_flash_decoding_seq.json ${arguments})

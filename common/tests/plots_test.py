@@ -83,6 +83,13 @@ class Lines(unittest.TestCase):
         self.assertEqual([plots.shape_text(shape) for shape in plots.sweeps(made)],
                          ["B1 H16 D64 fp16 causal", "B1 H16 D64 fp16 full"])
 
+    def test_a_decode_is_drawn_over_its_keys(self):
+        problems = [problem(1, kv_seq=n, causal=False) for n in (1024, 2048)]
+        rows = [row("07_flash_decoding", "shared_kv", index, 1.0 + index) for index in (0, 1)]
+        (shape, lines), = plots.sweeps(results(problems, rows)).items()
+        self.assertEqual(plots.shape_text(shape), "B1 H16 Nq1 D64 fp16 full")
+        self.assertEqual(lines, {"07_flash_decoding": {1024: 1.0, 2048: 2.0}})
+
     def test_wrong_results_are_not_drawn(self):
         made = sweep()
         for one in made["rows"]:
