@@ -53,6 +53,28 @@ __device__ __forceinline__ void copy_rows(std::byte* smem, const std::byte* gmem
   }
 }
 
+// The two numbers in the lower or upper half of a register, as fp16. e5m2 is fp16's upper byte.
+// e4m3 has its bits one place lower and counts its exponent from 7, where fp16 counts from 15: a
+// factor of 2^8, which a multiplication brings, for subnormal numbers too. Its only NaN must stay
+// one.
+template <typename T>
+__host__ __device__ __forceinline__ std::uint32_t widen(std::uint32_t four, int part) {
+  const std::uint32_t two = four >> 16 * part;
+  const std::uint32_t bytes = (two & 0xff) | (two & 0xff00) << 8;  // one in each half
+  if constexpr (std::is_same_v<T, __nv_fp8_e5m2>) return bytes << 8;
+  const std::uint32_t magnitude = bytes & 0x007f007f;
+  const std::uint32_t nan = (magnitude + 0x00010001) & 0x00800080;  // 0x80 where it is 0x7f
+  const std::uint32_t bits = (bytes & 0x00800080) << 8 | magnitude << 7;
+  const auto half_of = [](std::uint32_t x) {
+    return __ushort_as_half(static_cast<unsigned short>(x));
+  };
+  const __half2 wide = __hmul2(__halves2half2(half_of(bits), half_of(bits >> 16)),
+                               __halves2half2(half_of(0x5c00), half_of(0x5c00)));  // 2^8
+  return (__half_as_ushort(__low2half(wide)) | std::uint32_t{__half_as_ushort(__high2half(wide))}
+                                                   << 16) |
+         nan * 0xfc;
+}
+
 // d += a · b for one step of 32 bytes. `WIDEN`: 8 bits become fp16 on the way, for GPUs whose
 // tensor cores do not know them. What pairs with what is the same for a and b, so it does not
 // matter which 16 of the 32 numbers come first.
@@ -64,19 +86,12 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
   } else if constexpr (!WIDEN) {
     mma_m16n8k32<T>(d, a, b);
   } else {
-    // The numbers in the lower or upper half of a register, as two fp16.
-    const auto widen = [](std::uint32_t four, int part) {
-      constexpr auto FORMAT = std::is_same_v<T, __nv_fp8_e4m3> ? __NV_E4M3 : __NV_E5M2;
-      const __half2_raw two =
-          __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(four >> 16 * part), FORMAT);
-      return two.x | std::uint32_t{two.y} << 16;
-    };
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       mma_m16n8k16<__half>(d,
-                           {widen(a[2 * k], 0), widen(a[2 * k + 1], 0),  //
-                            widen(a[2 * k], 1), widen(a[2 * k + 1], 1)},
-                           {widen(b[k], 0), widen(b[k], 1)});
+                           {widen<T>(a[2 * k], 0), widen<T>(a[2 * k + 1], 0),  //
+                            widen<T>(a[2 * k], 1), widen<T>(a[2 * k + 1], 1)},
+                           {widen<T>(b[k], 0), widen<T>(b[k], 1)});
     }
   }
 }

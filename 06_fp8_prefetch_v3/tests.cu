@@ -148,6 +148,24 @@ TEST_CASE("8 bits widened to 16 on the way to the tensor cores give the same") {
   }
 }
 
+TEST_CASE("every number of 8 bits becomes the same number in fp16") {
+  for (int code = 0; code < 256; ++code) {
+    CAPTURE(code);
+    const std::uint32_t four = code | 0x38 << 8 | 0x38 << 16 | unsigned(code) << 24;
+    const auto check = [&](DType format, std::uint32_t lower, std::uint32_t upper) {
+      const auto byte = static_cast<std::uint8_t>(code);
+      const float wanted = decode(format, &byte, 1)[0];
+      for (const std::uint32_t bits : {lower & 0xffff, upper >> 16}) {
+        const auto narrow = static_cast<std::uint16_t>(bits);
+        const float got = decode(DType::fp16, &narrow, 1)[0];
+        CHECK((got == wanted || (std::isnan(got) && std::isnan(wanted))));
+      }
+    };
+    check(DType::e4m3, widen<__nv_fp8_e4m3>(four, 0), widen<__nv_fp8_e4m3>(four, 1));
+    check(DType::e5m2, widen<__nv_fp8_e5m2>(four, 0), widen<__nv_fp8_e5m2>(four, 1));
+  }
+}
+
 // K of keys that early rows must not see: the mask replaces their scores, whatever they are.
 TEST_CASE("a NaN in a key stays with the rows that see it") {
   Problem p = small(64, DType::e4m3, true);
