@@ -18,7 +18,7 @@ namespace {
 double rounding_variance(DType format, double x) {
   const bool e4m3 = format == DType::e4m3;
   const double magnitude = std::max(std::abs(x), e4m3 ? 0x1p-6 : 0x1p-14);
-  const double step = std::exp2(std::floor(std::log2(magnitude)) - (e4m3 ? 3 : 2));
+  const double step = std::ldexp(1.0, std::ilogb(magnitude) - (e4m3 ? 3 : 2));
   return x == 0 ? 0 : step * step / 12;
 }
 // [/snippet]
