@@ -16,7 +16,7 @@ using namespace fused2;
 // compiled, which is only done where there is no reason not to.
 template <int D, int BLOCK_M, int BLOCK_N, int TM, int TN>
 struct Point {
-  static constexpr int LANES_N = BLOCK_N / TN, TD = D / LANES_N, THREADS = BLOCK_M / TM * LANES_N;
+  static constexpr int LANES_N = BLOCK_N / TN, TD = D / LANES_N;
   static constexpr int REGISTERS = TM * (TN + TD);  // for S and O
   static constexpr bool DIVIDES = TD % 4 == 0 && TD > 0;
   static constexpr bool IN_REGISTERS = REGISTERS <= 192;
