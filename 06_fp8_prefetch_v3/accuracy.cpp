@@ -18,7 +18,7 @@ namespace {
 double rounding_variance(DType format, double x) {
   const bool e4m3 = format == DType::e4m3;
   const double magnitude = std::max(std::abs(x), e4m3 ? 0x1p-6 : 0x1p-14);
-  const double step = std::exp2(std::floor(std::log2(magnitude)) - (e4m3 ? 3 : 2));
+  const double step = std::ldexp(1.0, std::ilogb(magnitude) - (e4m3 ? 3 : 2));
   return x == 0 ? 0 : step * step / 12;
 }
 // [/snippet]
@@ -66,9 +66,9 @@ struct Predicted {
 //
 //   P:       p_j is off by δp_j                       O by Σ δp_j v_j
 //   V:       v_j is off by δv_j                       O by Σ p_j δv_j
-//   scores:  s_j is off by scale · Σ_d (δq_d k_jd + q_d δk_jd), which makes p_j (1 + δs_j), and
-//   since
-//            the weights still add up to 1                O by Σ p_j δs_j (v_j - o)
+//   scores:  s_j is off by
+//            δs_j = scale · Σ_d (δq_d k_jd + q_d δk_jd)   O by Σ p_j δs_j (v_j - o),
+//            for the weight is p_j (1 + δs_j), and the weights still add up to 1
 //
 // `q`, `k`: as they were rounded, so rotated where they are.
 Predicted predict_row(const Problem& p, const HostInputs& in8, const Setting& setting, int head,

@@ -239,7 +239,9 @@ constexpr Variant kVariants[] = {
 };
 
 int best(const Problem& p, const DeviceInfo& device) {
-  return is_fp8(p.dtype) && refuse_hopper(p, device).empty() ? 3 : 1;
+  if (refuse_hopper(p, device).empty()) return 3;
+  // The third tile pays at D 64 only, and not every GPU and dtype has room for it.
+  return p.head_dim == 64 && refuse_mma<3>(p, device).empty() ? 2 : 1;
 }
 
 }  // namespace

@@ -11,145 +11,22 @@
 //   each warpgroup        S₃    S₂ O₃     S₁ O₂     S₀ O₁     O₀   waits until a buffer is full
 //
 // Keys are walked in tiles of BLOCK_N, the last tile first: the masked ones come first then, and
-// the loop after them knows no mask. The softmax is that of flash_sm80.cuh.
+// the loop after them knows no mask.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
-#include "09_cute/flash_sm90.hpp"
-#include "09_cute/instructions_sm90.cuh"
-#include "09_cute/tile_order.cuh"
-#include "common/kernel_shape.cuh"
+#include "09_cute/sm90_config.cuh"
+#include "09_cute/sm90_softmax.cuh"
 #include "common/launch.cuh"
-#include "common/ptx/exp2.cuh"
 #include "common/ptx/named_barrier.cuh"
 #include "common/ptx/setmaxnreg.cuh"
 #include "common/ptx/tma.cuh"
-#include "common/shared_arena.cuh"
 
 namespace al::cute_attention {
 
 using namespace cute;
 using cute::Tensor;  // not al::Tensor
-
-// A tile of O and the tiles of keys that it needs: 0 … key_tiles - 1. No tiles: no more work.
-struct Work {
-  int bh, batch, head, row0, key_tiles;
-};
-
-// The types of one instance: everything about who holds what is decided here, at compile time.
-// [snippet config]
-template <typename T_, int D_, bool CAUSAL_, Sm90Tile TILE_, Sm90Steps STEPS_>
-struct Sm90Config {
-  using T = T_;
-  static constexpr Sm90Tile TILE = TILE_;
-  static constexpr Sm90Steps STEPS = STEPS_;
-  static constexpr bool CAUSAL = CAUSAL_;
-  static constexpr int D = D_, BLOCK_M = TILE.block_m, BLOCK_N = TILE.block_n;
-  static constexpr int K_STAGES = TILE.k_stages, V_STAGES = TILE.v_stages;  // buffers
-  static constexpr int WARPGROUPS = BLOCK_M / 64;                           // that compute
-  static constexpr int THREADS = 128 * (WARPGROUPS + (STEPS.specialised ? 1 : 0));
-  static_assert(BLOCK_M % 64 == 0 && BLOCK_N % 16 == 0 && D % 64 == 0);
-  // 65536 registers for all, but the copying warpgroup needs few.
-  static constexpr int COPY_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
-  static constexpr int COMPUTE_REGISTERS = WARPGROUPS == 2 ? 240 : 160;
-
-  // Shared memory in boxes of 8 rows x 128 bytes, swizzled as TMA writes and WGMMA reads them. A
-  // row of a tile is D / 64 boxes wide; each such column of boxes, a slab, is one copy.
-  static constexpr int SLABS = D / 64;
-  using Box = GMMA::Layout_K_SW128_Atom<T>;
-  using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
-  using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<K_STAGES>>{}));
-  using SmemV = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>, Int<V_STAGES>>{}));
-  // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
-  using SmemVt =
-      decltype(composition(SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>, Int<V_STAGES>>,
-                                           Stride<Int<BLOCK_N>, _1, Int<BLOCK_N * D>>>{}));
-
-  // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, and O [64, D] += P V with P from registers.
-  using MmaQK = decltype(make_tiled_mma(WgmmaSS<T, BLOCK_N>{}));
-  using MmaPV = decltype(make_tiled_mma(WgmmaRS<T, D>{}));
-
-  struct alignas(1024) QTile {  // the swizzle is by address: whole patterns of 1024 bytes
-    T data[BLOCK_M * D];
-  };
-  struct alignas(1024) KTile {
-    T data[BLOCK_N * D];
-  };
-  struct Barriers {
-    std::uint64_t Q_full, Q_empty, K_full[K_STAGES], K_empty[K_STAGES], V_full[V_STAGES],
-        V_empty[V_STAGES], work_full, work_empty;
-  };
-  // On its way out, O has room of its own where there is any; else it goes where Q lay.
-  static constexpr std::size_t WITHOUT_O =
-      shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work>();
-  static constexpr bool O_HAS_ROOM =
-      shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work, QTile>() <= 227 * 1024;
-  static constexpr std::size_t SHARED =
-      O_HAS_ROOM ? shared_bytes<QTile, KTile[K_STAGES], KTile[V_STAGES], Barriers, Work, QTile>()
-                 : WITHOUT_O;
-};
-// [/snippet]
-
-struct Sm90Arguments {
-  TensorMap Q, K, V, O;  // [B, H, N, D]; a copy takes 64 columns of some rows of one head
-  const void *Q_data, *K_data, *V_data;  // the same by address; see without_leaks()
-  float* LSE;                            // [B, Hq, Nq] or nullptr
-  int* counter;                          // tiles given away so far; 0 before and after a launch
-  KernelShape shape;
-  TileOrder order;
-};
-
-// The block's shared memory.
-template <typename Config>
-struct Sm90Shared {
-  typename Config::QTile& Q;
-  typename Config::KTile (&K)[Config::K_STAGES];
-  typename Config::KTile (&V)[Config::V_STAGES];
-  typename Config::QTile& O;
-  typename Config::Barriers& barriers;
-  Work& next_work;
-};
-
-// Where someone is in a ring of buffers: which one, and whether the lap is odd. Each barrier of a
-// ring has one phase a lap, and waits are for the lap's parity. "Empty" is waited for with the
-// parity of the lap before, which in the first lap counts as over.
-template <int STAGES>
-struct Ring {
-  int stage = 0;
-  std::uint32_t lap = 0;
-
-  __device__ void next() {
-    if (++stage == STAGES) stage = 0, lap ^= 1;
-  }
-};
-
-template <typename Config>
-__device__ int visible(const KernelShape& shape, int row) {
-  return Config::CAUSAL ? min(shape.Nkv, row + 1 + shape.Nkv - shape.Nq) : shape.Nkv;
-}
-
-// Tiles of keys that a row sees. At least one: a row that sees no key is masked, and its zeros are
-// written, like all others.
-template <typename Config>
-__device__ int tiles_seen_by(const KernelShape& shape, int row) {
-  return max(1, ceil_div(visible<Config>(shape, row), Config::BLOCK_N));
-}
-
-template <typename Config>
-__device__ Work work_of(const Sm90Arguments& args, int tile) {
-  if (tile >= args.order.tiles()) return {.key_tiles = 0};
-  const OutputTile out = args.order(tile);
-  const int row0 = out.m * Config::BLOCK_M;
-  const int last_row = min(row0 + Config::BLOCK_M, args.shape.Nq) - 1;
-  return {.bh = out.bh,
-          .batch = out.bh / args.shape.heads,
-          .head = out.bh % args.shape.heads,
-          .row0 = row0,
-          .key_tiles = tiles_seen_by<Config>(args.shape, last_row)};
-}
 
 // Starts the copies: one thread's work.
 // [snippet loader]
@@ -214,7 +91,7 @@ __device__ __forceinline__ void copy_tiles(const Sm90Arguments& args,
       // Asked now, so that the answer is there when it is needed. Each tile asks once: the last to
       // ask leaves the counter as the next launch wants it.
       const int given = atomicAdd(args.counter, 1);
-      if (given == args.order.tiles() - 1) *args.counter = 0;
+      if (given == args.order.tiles() - 1) atomicExch(args.counter, 0);
       next_tile = gridDim.x + given;
     }
     int j = loader.work.key_tiles - 1;
@@ -237,28 +114,6 @@ __device__ __forceinline__ void copy_tiles(const Sm90Arguments& args,
 }
 // [/snippet]
 
-// An accumulator ((2, 2, N/8), 1, 1) seen as the matrix it is to the softmax: the thread's two
-// rows, 8 apart, and their columns (2, N/8).
-template <typename Fragment>
-__device__ __forceinline__ auto by_rows(Fragment& c) {
-  const auto l = c.layout();
-  return make_tensor(c.data(), make_layout(get<0, 1>(l), make_layout(get<0, 0>(l), get<0, 2>(l))));
-}
-
-// Rounds a fragment, two elements an instruction, in their order: what WGMMA leaves of 16 columns
-// of its result is in the same lanes what it wants of 16 columns of its A operand.
-template <typename From, typename To>
-__device__ __forceinline__ void round_to(To& to, const From& from) {
-#pragma unroll
-  for (int i = 0; i < size(from); i += 2) {
-    if constexpr (std::is_same_v<typename To::value_type, half_t>) {
-      reinterpret_cast<__half2&>(to(i)) = __floats2half2_rn(from(i), from(i + 1));
-    } else {
-      reinterpret_cast<__nv_bfloat162&>(to(i)) = __floats2bfloat162_rn(from(i), from(i + 1));
-    }
-  }
-}
-
 // Starts c = a b (ZERO) or c += a b. Until wgmma_wait() the tensor cores read and write behind
 // the program's back: c must not be touched, nor a where it is in registers. The fences tell the
 // compiler so.
@@ -277,112 +132,6 @@ __device__ __forceinline__ void start_product(Mma& mma, const A& a, const B& b, 
   warpgroup_fence_operand(c);
 }
 // [/snippet]
-
-// The softmax so far of a thread's two rows.
-struct RowState {
-  float m[2] = {-INFINITY, -INFINITY};  // largest score, before it is scaled
-  float l[2] = {0, 0};                  // this thread's part of the sum of P
-  float rescale[2] = {0, 0};            // what O must be multiplied by
-};
-
-__device__ __forceinline__ float quad_max(float x) {  // over the four lanes that share a row
-  x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
-}
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(0xffffffff, x, 1);
-  return x + __shfl_xor_sync(0xffffffff, x, 2);
-}
-
-// The softmax of a tile, first half: each row's maximum so far. Returns whether it has moved, so
-// that O must be rescaled.
-// [snippet softmax]
-template <bool LAZY, typename Scores>
-__device__ __forceinline__ bool row_maxima(const Scores& S, RowState& row, float scale_log2) {
-  float m[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    m[r] = fmaxf(row.m[r], S(r, 0));
-#pragma unroll
-    for (int c = 1; c < size<1>(S); ++c) m[r] = fmaxf(m[r], S(r, c));
-    m[r] = quad_max(m[r]);
-  }
-  if constexpr (LAZY) {
-    // A maximum that lags behind is as good, as long as nothing overflows: P and l are too large by
-    // the same factor, 2^8 at the most.
-    const bool far = (m[0] - row.m[0]) * scale_log2 > 8 || (m[1] - row.m[1]) * scale_log2 > 8;
-    if (!__any_sync(0xffffffff, far)) return false;
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
-    row.rescale[r] = row.m[r] == -INFINITY ? 0 : fast_exp2((row.m[r] - m[r]) * scale_log2);
-    row.l[r] *= row.rescale[r];
-    row.m[r] = m[r];
-  }
-  return true;
-}
-
-// Second half: S becomes P = 2^((S - m) · scale · log2 e), in place.
-template <typename Scores>
-__device__ __forceinline__ void exponentials(Scores& S, RowState& row, float scale_log2) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float m_scaled = row.m[r] == -INFINITY ? 0 : row.m[r] * scale_log2;
-    float l_odd = 0;  // two sums, so that an addition need not wait for the one before
-#pragma unroll
-    for (int c = 0; c < size<1>(S); ++c) {
-      S(r, c) = fast_exp2(S(r, c) * scale_log2 - m_scaled);
-      (c % 2 ? l_odd : row.l[r]) += S(r, c);
-    }
-    row.l[r] += l_odd;
-  }
-}
-// [/snippet]
-
-// The tensor cores multiply V by the zeros in P of keys that a row does not see, and 0 · NaN is
-// NaN. So where O is not finite it is summed up again, on the CUDA cores and of visible keys alone.
-// Slow, and only where some V is NaN or infinite.
-template <typename Config, typename Rows_of_O>
-__device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows, int row,
-                                              const Work& work, const Sm90Arguments& args,
-                                              float scale_log2) {
-  using T = typename Config::T;
-  constexpr int D = Config::D;
-  const KernelShape& shape = args.shape;
-  const int lane = threadIdx.x % 32;
-  float zeros = 0;
-#pragma unroll
-  for (int i = 0; i < size(O); ++i) zeros += 0 * O(i);
-  if (!__any_sync(0xffffffff, zeros != 0)) return;
-
-  const std::size_t kv = std::size_t(shape.kv_head(work.bh)) * shape.Nkv * D;
-  const T* K = static_cast<const T*>(args.K_data) + kv;  // [Nkv, D]
-  const T* V = static_cast<const T*>(args.V_data) + kv;  // [Nkv, D]
-  const float sign = shape.scale < 0 ? -1 : 1;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int i = row + 8 * r;
-    const int seen = i < shape.Nq ? visible<Config>(shape, i) : 0;
-    const T* q = static_cast<const T*>(args.Q_data) + (std::size_t(work.bh) * shape.Nq + i) * D;
-    const float m_scaled = rows.m[r] == -INFINITY ? 0 : rows.m[r] * scale_log2;
-#pragma unroll
-    for (int c = 0; c < size<1>(O); ++c) O(r, c) = 0;
-#pragma unroll 1
-    for (int j = 0; j < shape.Nkv; ++j) {
-      float s = 0;
-#pragma unroll 1
-      for (int d = lane % 4; d < D && j < seen; d += 4) s += float(q[d]) * float(K[j * D + d]);
-      s = quad_sum(s) * sign;
-      if (j >= seen) continue;
-      const float p = float(T(fast_exp2(s * scale_log2 - m_scaled)));
-#pragma unroll
-      for (int c = 0; c < size<1>(O); ++c) {
-        O(r, c) += p * float(V[j * D + c / 2 * 8 + c % 2 + lane % 4 * 2]);
-      }
-    }
-  }
-}
 
 // Named barriers, plus a warpgroup's number: its turn at the tensor cores; its O is in shared
 // memory.

@@ -2,12 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "common/buffer.hpp"
 #include "common/capi/attention_ladder.h"
+#include "common/data.hpp"
 
 extern "C" {
 int c_lists();
@@ -271,5 +273,49 @@ TEST_CASE("C interface: decoding with lengths and pages") {
       CHECK(got[i * kD + kD - 1] == got[i * kD]);
       CHECK(got_lse[i] == doctest::Approx(std::log(i < 2 ? 17.0 : 2.0)));
     }
+  }
+}
+
+TEST_CASE("C interface: attention in 8 bits, with a factor a head") {
+  constexpr int D = 64;
+  const auto filled = [](std::initializer_list<std::uint8_t> rows) {
+    std::vector<std::uint8_t> bytes;
+    for (const std::uint8_t row : rows) bytes.insert(bytes.end(), D, row);
+    DeviceBuffer buffer(bytes.size(), "input");
+    buffer.write(bytes.data(), bytes.size());
+    return buffer;
+  };
+  const std::uint8_t zero = 0, one = 0x38, two = 0x40;  // e4m3
+  const DeviceBuffer q = filled({one}), k = filled({zero, one}), v = filled({one, two});
+  const float factors[] = {0.5f, 0.25f, 3.0f};
+  DeviceBuffer scales(sizeof factors, "scales"), o(D * 2, "O"), lse(kFloat, "LSE");
+  scales.write(factors, sizeof factors);
+  const auto* scale = static_cast<const float*>(scales.data());
+
+  al_arguments a{};
+  a.struct_size = sizeof a;
+  a.dtype = AL_E4M3;
+  a.batch = a.heads = a.kv_heads = a.seq = 1;
+  a.kv_seq = 2;
+  a.head_dim = D;
+  a.scale = std::log(3.0) / 8;  // the scores are 0 and 64 · 0.5 · 0.25 · scale = ln 3
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.o = o.data();
+  a.lse = static_cast<float*>(lse.data());
+  a.q_scale = scale, a.k_scale = scale + 1, a.v_scale = scale + 2;
+  std::size_t bytes = 0;
+  REQUIRE(said(al_workspace_bytes("06_fp8_prefetch_v3", "mma_2_stages", &a, &bytes)) == "");
+  DeviceBuffer workspace(bytes, "workspace");
+  a.workspace = workspace.data();
+  a.workspace_bytes = bytes;
+  REQUIRE(said(al_run("06_fp8_prefetch_v3", "mma_2_stages", &a, nullptr)) == "");
+
+  std::vector<std::byte> raw(o.size());
+  o.read(raw.data(), raw.size());
+  float host_lse = 0;
+  lse.read(&host_lse, kFloat);
+  CHECK(host_lse == doctest::Approx(std::log(4.0)));
+  // 3 (1/4 · 1 + 3/4 · 2), its first weight rounded to 3 bits
+  for (const float x : al::decode(al::DType::fp16, raw.data(), D)) {
+    CHECK(x == doctest::Approx(5.25).epsilon(0.01));
   }
 }
