@@ -130,6 +130,7 @@ def draw_lines(plt, lines, title, shape, unit, path):
     axes.set_xticks(lengths, [str(n) for n in lengths])
     axes.minorticks_off()
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # 0.1, not ten to the minus one
     axes.grid(True, color="0.9")
     axes.set_xlabel("keys" if shape[-1] else "sequence length N (queries = keys)")
     axes.set_ylabel(unit)
