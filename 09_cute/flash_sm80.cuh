@@ -18,6 +18,7 @@
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
 #include "common/ptx/exp2.cuh"
+#include "common/ptx/fma2.cuh"
 #include "common/shared_arena.cuh"
 
 namespace al::cute_attention {
@@ -146,7 +147,7 @@ __device__ __forceinline__ bool all_finite(const Tensor<Engine, Layout>& x) {
   const T2 zero{};
   T2 sum{};
 #pragma unroll
-  for (int i = 0; i < size(pairs); ++i) sum = __hfma2(zero, pairs(i), sum);
+  for (int i = 0; i < size(pairs); ++i) sum = fma2(zero, pairs(i), sum);
   return sum.x == zero.x && sum.y == zero.y;
 }
 

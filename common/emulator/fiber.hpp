@@ -76,7 +76,8 @@ class Fiber {
 
  private:
 #ifdef __SANITIZE_ADDRESS__
-  // ASan gives every local variable a place and red zones of its own: a kernel in CuTe takes 300 KB.
+  // ASan gives every local variable a place and red zones of its own: a kernel in CuTe takes 300
+  // KB.
   static constexpr std::size_t kBytes = 2 << 20;
 #else
   static constexpr std::size_t kBytes = 128 << 10;
