@@ -80,8 +80,9 @@ struct Place {
 
 // [snippet order]
 // The tiles of queries, longest first, so that the short ones fill the end; and dealt to and fro,
-// or block 0 would get the longest of each round. Heads `group` at a time: their K and V stay in
-// L2.
+// or block 0 would get the longest of each round. Heads `group` at a time: each group ends with its
+// own short tiles, so the fewer groups the better, as long as the K and V of one are not too many
+// for L2.
 struct WorkList {
   int m_tiles, heads, group;  // heads: B·Hq
   bool causal;
