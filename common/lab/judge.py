@@ -8,7 +8,6 @@ Everybody calls this function: the student's loop (lab.py), the grader and the t
 """
 
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -18,17 +17,16 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import contained  # noqa: E402
+import plain  # noqa: E402
 import starter  # noqa: E402
+import variants  # noqa: E402
 from starter import ROOT, LabError  # noqa: E402
 
-try:
-    import contained
-except ImportError:
-    import plain as contained
-
 LARGEST_FILE = 1 << 20  # bytes of a student's file
-COMPILE = contained.Limits(seconds=60, memory_mb=4096)
-RUN = contained.Limits(seconds=30, memory_mb=8192)
+COMPILE = contained.Limits(seconds=60, memory=4 << 30)
+RUN = contained.Limits(seconds=30, memory=4 << 30)
+PRACTICE = 1  # the seed of a variant where none is given
 
 
 def build_folder(gpu=False):
@@ -68,6 +66,20 @@ def compile_commands(lab, source, overlay, program, build):
     return compiling, linking
 
 
+def needed(argv):
+    """What a compiler or linker reads: the include folders and files that its words name, of the
+    house only the sources."""
+    words = [str(word) for word in argv]
+    named = [words[i + 1] for i, word in enumerate(words) if word in ("-isystem", "-I")]
+    named += [word for word in words if word.startswith("/")]
+    named += [str(ROOT / "common"), *(str(path) for path in ROOT.glob("[0-9][0-9]_*"))]
+    return [path for path in named if pathlib.Path(path).exists()]
+
+
+def system_tools():
+    return [path for path in ("/usr", "/lib", "/lib64") if pathlib.Path(path).exists()]
+
+
 def submitted(lab, folder):
     """The text of the student's file, read so that nothing else of the machine can come in."""
     path = pathlib.Path(folder) / lab.file
@@ -84,7 +96,7 @@ def submitted(lab, folder):
     return path.read_bytes()
 
 
-def first_errors(text, overlay, lab, folder):
+def first_errors(text, overlay, lab):
     """What the compiler said, with the student's own path in it, and not all of it."""
     text = text.replace(f"{overlay}/{lab.chapter}/{lab.file}", lab.file)
     text = text.replace(str(ROOT) + "/", "")
@@ -174,14 +186,16 @@ def limit_checks(lab, cases, limits):
 # --------------------------------------------------------------------------------------------------
 
 
-def make_job(lab, seed=None):
+def make_job(lab, seed=None, variant=None):
     """The job's file as common/lab/job.hpp reads it."""
     facts = lab.facts
     shared = {key: facts[key] for key in ("operation", "dtype") if key in facts}
-    cases = [{**shared, **problem} for problem in facts.get("problem", [])]
+    if variant:
+        shared |= variant.case
+    cases = [{**shared, **problem} for problem in facts["problem"]]
     for n, case in enumerate(cases):
-        case.setdefault("seed", 7 + n if seed is None else int(seed) * 1000 + n)
-    job = {"cases": cases, "rules": facts.get("rules", {})}
+        case.setdefault("seed", 7 + n if seed is None else 1000 * seed + n)
+    job = {"cases": cases, "rules": variant.rules if variant else facts.get("rules", {})}
     if "tile" in facts:
         job["tile"] = facts["tile"]
     return job
@@ -202,49 +216,59 @@ def judge(lab_id, folder, seed=None, limits=None, gpu=False):
     build = build_folder(gpu)
     work = pathlib.Path(tempfile.mkdtemp(prefix="lab_"))
     try:
-        return judge_in(lab, folder, seed, limits or RUN, build, work, start)
+        work.chmod(0o711)  # contained runs are another user's
+        return judge_in(lab, folder, seed, limits or RUN, build, work, start,
+                        plain.run if gpu else contained.run)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def judge_in(lab, folder, seed, limits, build, work, start):
+def judge_in(lab, folder, seed, limits, build, work, start, run):
     try:
         text = submitted(lab, folder)
     except LabError as missing:
         return failed(lab, start, "file", str(missing))
-    overlay, results, program = work / "include", work / "results", work / "program"
+    overlay, results, program = work / "include", work / "results", work / "bin" / "program"
     (overlay / lab.chapter).mkdir(parents=True)
     results.mkdir()
+    program.parent.mkdir()
     (overlay / lab.chapter / lab.file).write_bytes(text)
-    job = make_job(lab, seed)
-    (work / "job.json").write_text(json.dumps(job))
+    variant = None
+    if lab.kind == "variant":
+        variant = variants.Variant(lab, PRACTICE if seed is None else seed)
+        (overlay / lab.chapter / "variant.hpp").write_text(variant.header)
+    (work / "job.json").write_text(json.dumps(make_job(lab, seed, variant)))
 
     source = ROOT / lab.chapter / "lab" / lab.facts.get("run", "run.cu")
     for argv in compile_commands(lab, source, overlay, program, build):
-        done = contained.run(argv, cwd=work, limits=COMPILE, readable=(ROOT, "/usr", "/opt"),
-                             writable=(work,))
-        if done.killed_by:
-            return failed(lab, start, "compiles", f"The compiler was stopped: {done.killed_by}.")
+        done = run(argv, cwd=work, limits=COMPILE, readable=[overlay, *needed(argv)],
+                   writable=[program.parent])
         if done.code != 0:
-            return failed(lab, start, "compiles", first_errors(done.stderr, overlay, lab, folder))
+            said = first_errors(done.stderr, overlay, lab)
+            return failed(lab, start, "compiles", done.why or said)
     compiled = time.monotonic()
 
-    done = contained.run([program, work / "job.json", results], cwd=work, limits=limits,
-                         readable=(ROOT, "/usr", "/opt"), writable=(work,))
+    done = run([program, work / "job.json", results], cwd=work, limits=limits,
+               readable=[work, *system_tools()], writable=[results])
     words = ""
     if done.killed_by == "time":
         words = (f"It did not end within {limits.seconds:g} s: is there a loop that never ends? Look at "
                  "what changes its condition.")
-    elif done.killed_by:
-        words = f"It was stopped: {done.killed_by}."
+    elif done.killed_by or (done.code or 0) < 0:
+        words = f"The program was stopped: {done.why}"
     elif done.code != 0:
-        words = f"It ended with exit code {done.code}: {done.stderr.strip()[-500:]}"
+        words = f"The program ended with exit code {done.code}: {done.stderr.strip()[-500:]}"
 
-    verdict = contained.run([json.loads((build / "lab.json").read_text())["judge"], work / "job.json", results],
-                            cwd=work, limits=RUN, readable=(ROOT, "/usr", "/opt"), writable=(work,))
+    # No code of the student's runs any more; the judge is told what a damaged file is.
+    verdict = plain.run([json.loads((build / "lab.json").read_text())["judge"], work / "job.json",
+                         results], cwd=work, limits=RUN)
     if verdict.code != 0:
-        return failed(lab, start, "result", f"What the program left cannot be read: {verdict.stderr.strip()[-500:]}")
+        return failed(lab, start, "result",
+                      f"What the program left cannot be read: {verdict.stderr.strip()[-500:]}")
     cases = json.loads(verdict.stdout)["cases"]
+    for case in cases:
+        if case["passed"] and case.get("counts") and case["counts"]["blocks"] == 0:
+            case.update(passed=False, message="No kernel was launched.")
     checks = []
     for case in cases:
         if case.get("missing") and words:
@@ -260,7 +284,8 @@ def judge_in(lab, folder, seed, limits, build, work, start):
     elif lab.facts.get("limits"):
         score /= 2
     return {"lab": lab.id, "passed": all(check["passed"] for check in checks), "score": round(score, 4),
-            "seconds": time.monotonic() - start, "compile_seconds": compiled - start, "checks": checks}
+            "seconds": time.monotonic() - start, "compile_seconds": compiled - start, "checks": checks,
+            "walls": getattr(done, "walls", {})}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import judge as judging  # noqa: E402
 import starter  # noqa: E402
+import variants  # noqa: E402
 from starter import ROOT, LabError  # noqa: E402
 
 STUDENT = pathlib.Path(os.environ.get("AL_STUDENT", ROOT / "student"))
@@ -90,16 +91,30 @@ def list_labs():
 def begin(lab, seed):
     """True when the student has a file to be judged; False when it has just been made."""
     folder = STUDENT / lab.id
-    extra = []
-    if not starter.write_starter(lab, folder, extra):
+    variant = variants.Variant(lab, seed) if lab.kind == "variant" else None
+    if not starter.write_starter(lab, folder, variant):
         return True
     print(f"{coloured(f'Lab {lab.id} · {lab.title}', 'bold')}  ({lab.kind}, about {lab.minutes} minutes)\n")
     print(f"Edit       {shown(folder / lab.file)}")
     print(f"Question   {shown(folder / 'README.md')}")
     print(f"Then       make lab LAB={lab.id}        or make lab-watch LAB={lab.id}")
     print(f"Stuck?     make lab LAB={lab.id} HINT=1\n")
-    print(lab.section("Question") + "\n\n" + lab.section("Predict first"))
+    text = lab.section("Question") + "\n\n" + lab.section("Predict first")
+    print(text.replace("<!-- variant -->", variant.question.strip()) if variant else text)
     return False
+
+
+def seed_of(lab, asked):
+    """The seed of a variant: the one given now, or before, or one for practice."""
+    if lab.kind != "variant":
+        return asked
+    known = read_progress().get(lab.id, {}).get("seed")
+    if asked is None:
+        return judging.PRACTICE if known is None else known
+    if known is not None and known != asked and (STUDENT / lab.id / lab.file).exists():
+        print(f"This lab was begun with seed {known}; from now on it is {asked}, and asks for something else.\n")
+    note(lab.id, seed=asked)
+    return asked
 
 
 def give_hint(lab):
@@ -205,11 +220,12 @@ def main():
             return 0
         if asked.reset:
             reset(lab)
-        if not begin(lab, asked.seed):
+        seed = seed_of(lab, asked.seed)
+        if not begin(lab, seed):
             return 0
         if asked.watch:
-            watch(lab, asked.seed, asked.gpu)
-        return 0 if attempt(lab, asked.seed, asked.gpu) else 1
+            watch(lab, seed, asked.gpu)
+        return 0 if attempt(lab, seed, asked.gpu) else 1
     except LabError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,36 +1,20 @@
-"""Runs a program with a time limit: what contained.py does with all the other limits."""
+"""Runs a program of our own, or one that a GPU's driver must serve: contained.py without its walls,
+but with its time limit and its words."""
 
-import dataclasses
+import contained
 import subprocess
 import time
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    seconds: float = 20
-    memory_mb: int = 8192
-    processes: int = 64
-    output_mb: int = 1
-    file_mb: int = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    code: int | None
-    stdout: str
-    stderr: str
-    killed_by: str | None
-    seconds: float
-
-
-def run(argv, cwd, limits=Limits(), readable=(), writable=()):
+def run(argv, cwd, limits=contained.Limits(), readable=(), writable=()):
     start = time.monotonic()
     try:
         done = subprocess.run([str(a) for a in argv], cwd=cwd, capture_output=True,
                               timeout=limits.seconds, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as late:
-        return Outcome(None, (late.stdout or b"").decode(errors="replace"),
-                       (late.stderr or b"").decode(errors="replace"), "time", limits.seconds)
-    signal = f"signal {-done.returncode}" if done.returncode < 0 else None
-    return Outcome(done.returncode, done.stdout.decode(errors="replace"),
-                   done.stderr.decode(errors="replace"), signal, time.monotonic() - start)
+        return contained.Outcome(None, (late.stdout or b"").decode(errors="replace"),
+                                 (late.stderr or b"").decode(errors="replace"), "time", limits.seconds,
+                                 f"it did not end within {limits.seconds:g} s.")
+    why = f"it was ended by signal {-done.returncode}." if done.returncode < 0 else ""
+    return contained.Outcome(done.returncode, done.stdout.decode(errors="replace"),
+                             done.stderr.decode(errors="replace"), None, time.monotonic() - start, why)

@@ -43,6 +43,11 @@ class Lab:
         return self.facts["file"]
 
     @property
+    def files(self):
+        """What is handed in, by its names in the student's folder."""
+        return [self.file]
+
+    @property
     def minutes(self):
         return self.facts["minutes"]
 
@@ -69,10 +74,12 @@ def read_lab(path):
     number = path.name.split("_")[0]
     lab = Lab(f"{chapter[:2]}.{number}", chapter, path, facts, parts[2])
     for key in ("title", "kind", "file", "minutes", "launch", "problem"):
-        if key not in facts and not (key == "problem" and lab.kind == "variant"):
+        if key not in facts:
             raise LabError(f"{where} does not say {key}")
     if lab.kind not in KINDS:
         raise LabError(f"{where}: kind '{lab.kind}' is none of {', '.join(KINDS)}")
+    if lab.kind == "variant" and not facts.get("variant", {}).get("of"):
+        raise LabError(f"{where} does not say what the seed chooses: [variant] of = […]")
     if lab.kind != "variant" and not facts.get("change"):
         raise LabError(f"{where} changes nothing")
     for name in SECTIONS:
@@ -116,7 +123,7 @@ def change_region(source, name, text, where):
 
 
 def change_text(source, old, new, where):
-    old, new = old.strip("\n"), new.strip("\n")
+    old, new = old.strip("\n"), new.rstrip("\n")
     if source.count(old) != 1:
         raise LabError(f"{where} has this {source.count(old)} times, not once:\n{old}")
     return source.replace(old, new)
@@ -138,25 +145,30 @@ def starter(lab):
     for change in lab.facts.get("change", []):
         if "from" in change:
             source = change_text(source, change["from"], change["to"], where)
+    if lab.kind == "variant":
+        source = change_text(source, "#pragma once\n", '#pragma once\n\n#include "variant.hpp"\n', where)
     return source
 
 
-def question(lab):
-    """What the student reads: the lab's page without the hints, which come one at a time."""
+def question(lab, variant=None):
+    """What the student reads: the lab's page without the hints, which come one at a time; of a
+    variant, with what the seed chose."""
     text = re.sub(r"^## Hints\n.*?(?=^## |\Z)", "", lab.text, flags=re.MULTILINE | re.DOTALL)
+    if variant:
+        text = text.replace("<!-- variant -->", variant.question.strip())
     return (f"# Lab {lab.id} · {lab.title}\n\n"
             f"*Edit `{lab.file}` in this folder, then `make lab LAB={lab.id}`; a hint: "
             f"`make lab LAB={lab.id} HINT=1`. About {lab.minutes} minutes.*\n{text.rstrip()}\n")
 
 
-def write_starter(lab, folder, extra=()):
-    """Makes the student's folder where it is missing; what is there already stays as it is. Returns
-    whether it wrote the file to edit. `extra`: (name, text) of more files."""
+def write_starter(lab, folder, variant=None):
+    """Makes the student's folder where it is missing. A file to edit that is there stays as it is;
+    the question is always the newest. Returns whether it wrote the file to edit."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(question(lab), encoding="utf-8")  # ours: the newest
-    for name, text in extra:
-        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(question(lab, variant), encoding="utf-8")
+    if variant:
+        (folder / "variant.hpp").write_text(variant.header, encoding="utf-8")
     if (folder / lab.file).exists():
         return False
     (folder / lab.file).write_text(starter(lab), encoding="utf-8")
