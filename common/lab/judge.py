@@ -131,13 +131,16 @@ PLAIN_WORDS = {
 }
 
 
-def plain_words(report):
-    """The emulator's report with a sentence in front that needs no knowledge of the emulator."""
-    title = report.splitlines()[0] if report else ""
-    for begin, words in PLAIN_WORDS.items():
-        if begin in title:
-            return f"{words}\nThe emulator says:\n{report}"
-    return f"The emulator says:\n{report}" if report else ""
+def plain_words(report, lab, source):
+    """The emulator's report with a sentence in front that needs no knowledge of the emulator, and
+    behind it the lines of the student's file that it names."""
+    title = report.splitlines()[0]
+    words = next((words for begin, words in PLAIN_WORDS.items() if begin in title), "")
+    report = report.replace(f"{lab.chapter}/{lab.file}:", f"{lab.file}:")
+    lines = source.splitlines()
+    named = sorted({int(n) for n in re.findall(re.escape(lab.file) + r":(\d+)", report)})
+    quoted = [f"  {n:>5} | {lines[n - 1]}" for n in named if 0 < n <= len(lines)]
+    return "\n".join([*([words] if words else []), "The emulator says:", report.rstrip(), *quoted])
 
 
 def owner(lab, case):
@@ -149,10 +152,10 @@ def owner(lab, case):
     return re.sub(r"\{([^{}]*)\}", lambda m: str(eval(m[1], {"__builtins__": {}}, names)), text)
 
 
-def case_check(lab, case):
+def case_check(lab, case, source):
     parts = [case.get("message", "")]
     if "report" in case:
-        parts = [plain_words(case["report"])]
+        parts = [plain_words(case["report"], lab, source)]
     if case["passed"]:
         parts = ["right"]
     if not case["passed"] and "report" not in case:
@@ -275,7 +278,7 @@ def judge_in(lab, folder, seed, limits, build, work, start, run):
             checks.append({"name": case["name"], "passed": False, "message": words})
             words = "It did not come to this problem."
         else:
-            checks.append(case_check(lab, case))
+            checks.append(case_check(lab, case, text.decode(errors="replace")))
     score = sum(check["passed"] for check in checks) / len(checks)
     if lab.facts.get("limits") and all(check["passed"] for check in checks):
         more = list(limit_checks(lab, cases, lab.facts["limits"])) if cases[0].get("counts") else []
