@@ -66,7 +66,9 @@ namespace al {
   // [snippet inner]
   int inner() {
 
+    // [hole one]
     return 1;
+    // [/hole]
   }
   // [/snippet]
 // [snippet outer]
