@@ -3,12 +3,12 @@
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
-.PHONY: help ladder test bench sweep profile docs plots format clean $(STAGES)
+.PHONY: help ladder test bench sweep profile docs plots site site-serve site-look format clean $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench docs plots format:
+ladder test bench docs plots site format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
@@ -16,6 +16,9 @@ $(STAGES):
 
 sweep profile:
 	$(cmake) -DSTAGE=$(STAGE) -P common/cmake/$@.cmake
+
+site-serve site-look: site
+	$(cmake) -DTHEN=$@ -P common/cmake/site.cmake
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan
