@@ -3,12 +3,12 @@
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
-.PHONY: help ladder test bench sweep profile docs plots format clean lab lab-watch $(STAGES)
+.PHONY: help ladder test bench results sweep profile docs plots format clean lab lab-watch $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench docs plots format:
+ladder test bench results docs plots format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
