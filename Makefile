@@ -3,7 +3,7 @@
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
-.PHONY: help ladder test bench sweep profile docs plots format clean $(STAGES)
+.PHONY: help ladder test bench sweep profile docs plots format clean lab lab-watch $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
@@ -16,6 +16,12 @@ $(STAGES):
 
 sweep profile:
 	$(cmake) -DSTAGE=$(STAGE) -P common/cmake/$@.cmake
+
+lab:
+	@cmake -DLAB="$(LAB)" -DHINT="$(HINT)" -DRESET="$(RESET)" -DGPU="$(GPU)" -DSEED="$(SEED)" -P common/cmake/lab.cmake
+
+lab-watch:
+	@cmake -DLAB="$(LAB)" -DGPU="$(GPU)" -DSEED="$(SEED)" -DWATCH=1 -P common/cmake/lab.cmake
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan

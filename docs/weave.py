@@ -8,7 +8,8 @@ A pair of comments in a Markdown file says what stands between them:
     <!-- weave: snippet file=01_naive_qk/qk.cuh name=coalesced -->
     <!-- /weave -->
 
-        The lines of that file between "// [snippet coalesced]" and "// [/snippet]".
+        The lines of that file between "// [snippet coalesced]" and "// [/snippet]", without
+        the marks of labs, "// [hole NAME]" and "// [/hole]".
 
     <!-- weave: diff from=04_fused_v1/fused.cuh to=05_epilogue_norm_v2/fused.cuh name=epilogue -->
     <!-- /weave -->
@@ -58,6 +59,7 @@ OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
 CLOSE = "<!-- /weave -->"
 SNIPPET = re.compile(r"^\s*(?://|#) \[snippet (\w+)\]$")
 SNIPPET_END = re.compile(r"^\s*(?://|#) \[/snippet\]$")
+HOLE = re.compile(r"^\s*(?://|#) \[(/hole|hole \w+)\]$")  # of a lab: not shown
 LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".py": "python",
              ".cmake": "cmake", ".txt": "cmake"}
 OPERATIONS = ["scores", "softmax", "probabilities", "pv", "attention"]  # as the pipeline does them: the last is all
@@ -87,7 +89,7 @@ def snippet_lines(root, file, name):
             if inside is None:
                 raise WeaveError(f"{file}:{number}: [/snippet] ends nothing")
             inside = None
-        elif inside is not None:
+        elif inside is not None and not HOLE.match(line):
             found[inside].append(line)
     if inside is not None:
         raise WeaveError(f"{file}: snippet {inside} has no [/snippet]")
