@@ -106,12 +106,12 @@ struct RowMaker {
   void add_value(Real weight, int j, std::vector<Real>& O) const {
     if (mistake.V_before && block_n > 0 && j >= block_n) j -= block_n;
     if (mistake.V_next_row) j = std::min(j + 1, p.kv_seq - 1);
-    const float* head = v();
+    const float* V = v();
     for (int d = 0; d < p.head_dim; ++d) {
       int at = j * p.head_dim + d;
       if (mistake.V_layout && c.v_transposed) at = at % p.kv_seq * p.head_dim + at / p.kv_seq;
       if (mistake.V_layout && !c.v_transposed) at = (d * p.kv_seq + j) % (p.kv_seq * p.head_dim);
-      O[d] += weight * static_cast<Real>(head[at]);
+      O[d] += weight * static_cast<Real>(V[at]);
     }
   }
 
