@@ -45,6 +45,11 @@ A pair of comments in a Markdown file says what stands between them:
         The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
         with kernel=a only of those whose name begins with a.
 
+    <!-- weave: labs chapter=01_naive_qk -->
+    <!-- /weave -->
+
+        The labs of a chapter, from the facts at the top of their pages.
+
 Without --check the files are rewritten. With it they are left alone, and every difference, missing
 file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
 are text like any other.
@@ -59,6 +64,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import tomllib
 
 OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
 CLOSE = "<!-- /weave -->"
@@ -485,6 +491,30 @@ def heat_map(root, arguments, page):
 
 
 # --------------------------------------------------------------------------------------------------
+# Labs
+
+LAB_KINDS = {"fill": "fill in", "broken": "find what is broken", "faster": "make it faster",
+             "variant": "graded: an instructor's seed decides"}
+
+
+def labs(root, arguments, page):
+    chapter = arguments["chapter"]
+    lines = []
+    for path in sorted((root / chapter / "lab").glob("[0-9]*_*.md")):
+        name = path.relative_to(root).as_posix()
+        try:
+            facts = tomllib.loads(read(root, name).split("+++\n", 2)[1])
+            link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
+            lines.append([f"`{chapter[:2]}.{path.name.split('_')[0]}`", f"[{facts['title']}]({link})",
+                          LAB_KINDS[facts["kind"]], str(facts["minutes"])])
+        except (IndexError, KeyError, tomllib.TOMLDecodeError) as failure:
+            raise WeaveError(f"{name} is not a lab ({failure})") from failure
+    if not lines:
+        raise WeaveError(f"{chapter}/lab has no labs")
+    return markdown([("lab", True), ("", True), ("what to do", True), ("minutes", False)], lines)
+
+
+# --------------------------------------------------------------------------------------------------
 # Pages
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
@@ -493,6 +523,7 @@ KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
     "gpus": (gpus, {"config", "dtype", "mask"}, set()),
+    "labs": (labs, {"chapter"}, set()),
     "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 
