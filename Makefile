@@ -3,13 +3,13 @@
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
-.PHONY: help ladder test bench sweep profile docs plots site site-serve site-look format clean \
+.PHONY: help ladder test bench results sweep profile docs plots site site-serve site-look format clean \
         lab lab-watch grade $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench docs plots site format:
+ladder test bench results docs plots site format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
