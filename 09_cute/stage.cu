@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "05_epilogue_norm_v2/stage.hpp"
+#include "08_wmma/stage.hpp"
 #include "09_cute/flash_sm80.hpp"
 #include "09_cute/flash_sm90.hpp"
 
@@ -175,7 +175,7 @@ TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device) {
 const Stage stage_09_cute{.name = "09_cute",
                           .title = "CuTe: what Ampere can do, then what Hopper can do",
                           .operation = Operation::attention,
-                          .prior = &stage_05_epilogue_norm_v2,
+                          .prior = &stage_08_wmma,
                           .variants = kVariants,
                           .best = best,
                           .yardsticks = {}};

@@ -89,6 +89,7 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
        fmt::format("Which kernels: names, all or best. Default: {}.",
                    program.is_ladder ? "best" : "all, or best with --save"));
   value("--sweep", "WHAT", "tiles, splits or seq=LO:HI[:xF] (from LO, times F = 2, to HI).");
+  value("--tokens", "N", "With --sweep seq: N tokens at every length, so --batch is N / length.");
   value("--iters", "N", "Timed samples. Default: as many as the method needs, 30 or more.");
   flag("--check", "Check the results, without timing.");
   flag("--list", "List stages and variants, without running.");

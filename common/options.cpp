@@ -265,6 +265,15 @@ void parse_sweep(const CommandLine& line, Options& options) {
   }
 }
 
+void parse_tokens(const CommandLine& line, Options& options) {
+  options.tokens = whole_number("--tokens", line.text("--tokens"), 1);
+  if (options.sweep != Sweep::seq || line.has("--batch") || options.tokens < options.sweep_high) {
+    throw usage_error(
+        "--tokens sets the batch of --sweep seq=LO:HI: give it with that, no fewer tokens than HI, "
+        "and no --batch.");
+  }
+}
+
 std::vector<std::string> parse_variants(const CommandLine& line, const Program& program) {
   if (!line.has("--variant")) {
     return {program.is_ladder || line.has("--save") ? "best" : "all"};
@@ -355,6 +364,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, const Pr
   options.list = line.has("--list");
   options.iters = line.size("--iters", 0);
   if (line.has("--sweep")) parse_sweep(line, options);
+  if (line.has("--tokens")) parse_tokens(line, options);
   if (line.has("--seed") && !parse_number(line.text("--seed"), options.seed)) {
     throw usage_error(fmt::format("--seed takes a whole number from 0 to 2^64 - 1, not {}.",
                                   line.text("--seed")));

@@ -27,6 +27,7 @@ struct Options {
   Sweep sweep = Sweep::none;
   int sweep_low = 0, sweep_high = 0;  // --sweep seq=LO:HI[:xF]
   double sweep_factor = 2;
+  int tokens = 0;  // --tokens: batch x length, the same at every length; 0: the batch is
   Distribution data = Distribution::normal;
   std::uint64_t seed = 1;
   int iters = 0;            // timed samples; 0: enough by the benchmark's own rule (>= 30)

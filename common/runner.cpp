@@ -158,6 +158,7 @@ std::vector<NamedProblem> spread_over_lengths(const Options& options) {
       at.config = "seq" + std::to_string(static_cast<int>(seq));
       at.problem.kv_seq = static_cast<int>(seq);
       if (named.problem.seq == named.problem.kv_seq) at.problem.seq = at.problem.kv_seq;
+      if (options.tokens > 0) at.problem.batch = options.tokens / at.problem.kv_seq;
       validate(at.problem);
       problems.push_back(at);
     }

@@ -28,10 +28,19 @@ from weave import (COMPUTES, OPERATIONS, WeaveError, cell, chapters, digits, fas
 SHAPE = ("dtype", "causal", "batch", "heads", "kv_heads", "head_dim")
 
 
-def shape_of(problem):
-    """What a picture has in common: SHAPE, and the queries where they are fewer than the keys."""
+def shape_of(problem, tokens=None):
+    """What a picture has in common: SHAPE, and the queries where they are fewer than the keys. With
+    `tokens` (--tokens) it is batch x length and not the batch: "16384 / N"."""
     queries = problem["seq"] if problem["seq"] != problem["kv_seq"] else None
-    return (*(problem[key] for key in SHAPE), queries)
+    shape = {**problem, "batch": f"{tokens}/N"} if tokens else problem
+    return (*(shape[key] for key in SHAPE), queries)
+
+
+def tokens_of(results):
+    """Batch x length where that, and not the batch, is the same in all problems."""
+    problems = results["problems"]
+    tokens = {problem["batch"] * problem["kv_seq"] for problem in problems}
+    return tokens.pop() if len(tokens) == 1 and len({p["batch"] for p in problems}) > 1 else None
 
 
 def name_of(row, problem):
@@ -45,9 +54,9 @@ def name_of(row, problem):
 def sweeps(results):
     """{shape: {line: {keys: ms}}}: at each length a stage's fastest variant of the operation that does
     most. Stages come first, in their order; a yardstick shows where it computes all of attention."""
-    found = {}
+    found, tokens = {}, tokens_of(results)
     for index, problem in enumerate(results["problems"]):
-        lines = found.setdefault(shape_of(problem), {})
+        lines = found.setdefault(shape_of(problem, tokens), {})
         for row in timed_rows(results, index):
             if row["role"] == "yardstick" and problem["operation"] != "attention":
                 continue
@@ -233,7 +242,7 @@ def draw_heat_map(plt, tiles, title, path):
 
 
 def file_name(*parts):
-    return "_".join(str(part).replace(" ", "_") for part in parts) + ".svg"
+    return "_".join(str(part).replace(" ", "_").replace("/", "_over_") for part in parts) + ".svg"
 
 
 def draw_all(root):

@@ -24,7 +24,7 @@ A pair of comments in a Markdown file says what stands between them:
         causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
         operation= picks the rows that compute it, as in operation=softmax; without, all do.
         Where problems differ in how K and V are stored, a column says how.
-        columns= may be left out.
+        columns= may be left out; variants=a,b shows those alone.
 
     <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
     <!-- /weave -->
@@ -42,7 +42,8 @@ A pair of comments in a Markdown file says what stands between them:
          dtype=fp32 mask=full -->
     <!-- /weave -->
 
-        The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS.
+        The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
+        with kernel=a only of those whose name begins with a.
 
 Without --check the files are rewritten. With it they are left alone, and every difference, missing
 file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
@@ -289,6 +290,11 @@ def table(root, arguments, page):
     default = TIMED_COLUMNS if results["backend"] == "cuda" else COUNTED_COLUMNS
     names = arguments.get("columns", default).split(",")
     columns = [column(part) for part in names]
+    there = dict.fromkeys(row["variant"] for row in results["rows"])
+    wanted = arguments.get("variants", ",".join(there)).split(",")
+    for variant in wanted:
+        if variant not in there:
+            raise WeaveError(f"{name} has no variant {variant}; there are: {', '.join(there)}")
     varying = [key for key in ("config", "dtype", "mask", "operation")
                if "," in arguments.get(key, "")]
     if len({cache_of(results["problems"][index]) for index in chosen}) > 1:
@@ -301,7 +307,7 @@ def table(root, arguments, page):
         problem = results["problems"][index]
         labels = {**problem, "mask": mask_of(problem), "K and V": cache_of(problem)}
         for row in results["rows"]:
-            if row["problem"] != index:
+            if row["problem"] != index or row["variant"] not in wanted:
                 continue
             if "refused" in row:
                 refused.append(f"\n\n`{row['variant']}` refused: {row['refused']}")
@@ -441,13 +447,13 @@ def first_measured(results, stage, arguments):
     return None
 
 
-def tile_times(results, index):
+def tile_times(results, index, kernel=""):
     """{(BLOCK_M, BLOCK_N): (ms, threads)} of one problem, of each tile the fastest; infinitely slow
-    where nothing ran."""
+    where nothing ran. `kernel`: what the names of its tiles begin with."""
     right, best = timed_rows(results, index), {}
     for row in results["rows"]:
         tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
-        if row["problem"] == index and tile:
+        if row["problem"] == index and tile and row["variant"].startswith(kernel):
             m, n, threads = map(int, tile.groups())
             ms = row["ms"]["median"] if row in right else math.inf
             best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
@@ -460,7 +466,7 @@ def heat_map(root, arguments, page):
     chosen = chosen_problems(results, name, arguments)
     if len(chosen) != 1:
         raise WeaveError("a heat map is of one config, dtype, mask and operation")
-    best = tile_times(results, chosen[0])
+    best = tile_times(results, chosen[0], arguments.get("kernel", ""))
     if not best:
         raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
@@ -484,10 +490,10 @@ def heat_map(root, arguments, page):
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "snippet": (lambda root, arguments, page: snippet(root, arguments), {"file", "name"}, set()),
     "diff": (lambda root, arguments, page: diff(root, arguments), {"from", "to", "name"}, set()),
-    "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation"}),
+    "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
     "gpus": (gpus, {"config", "dtype", "mask"}, set()),
-    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation"}),
+    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 
 

@@ -116,6 +116,13 @@ class Lines(unittest.TestCase):
         self.assertEqual(ratios, {"03_pv": {256: 1, 512: 1}, "05_epilogue_norm_v2": {256: 8, 512: 8},
                                   "cudnn": {256: 16, 512: 16}})
 
+    def test_equal_tokens_are_one_picture(self):
+        problems = [problem(n, batch=512 // n) for n in LENGTHS]
+        made = results(problems, [row("09_cute", "flash", i, 1.0) for i in range(len(problems))])
+        (shape, lines), = plots.sweeps(made).items()
+        self.assertEqual(plots.shape_text(shape), "B512/N H16 D64 fp16 causal")
+        self.assertEqual(lines["09_cute"], {n: 1.0 for n in LENGTHS})
+
     def test_masks_and_shapes_are_kept_apart(self):
         made = sweep()
         made["problems"].append(problem(128, causal=False))

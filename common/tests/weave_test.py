@@ -67,7 +67,9 @@ namespace al {
   // [snippet inner]
   int inner() {
 
+    // [hole one]
     return 1;
+    // [/hole]
   }
   // [/snippet]
 // [snippet outer]
@@ -202,6 +204,12 @@ class Tables(Repository):
         text = self.woven(f"table {self.WHERE} columns=variant,idea,range,extra,vs:cublas_fp32")
         self.assertIn("| variant | idea | p10–p90 ms | extra MB | vs `cublas_fp32` |", text)
         self.assertIn("| `tiles` | an idea | 6.98–7.41 | 0 | 1.08× |", text)
+
+    def test_variants_by_name(self):
+        text = self.woven(f"table {self.WHERE} columns=variant,vs:cublas_fp32 variants=tiles")
+        self.assertIn("| variant | vs `cublas_fp32` |\n| --- | ---: |\n| `tiles` | 1.08× |\n\n*", text)
+        self.assertIn("has no variant tile; there are: ",
+                      self.complaint(f"table {self.WHERE} variants=tile"))
 
     def test_several_problems_get_a_column(self):
         both = results([row("naive", 5), row("naive", 3, problem=1, causal=True)],
@@ -368,6 +376,13 @@ class HeatMap(Repository):
                           "dtype=fp32 mask=full")
         self.assertIn("| BLOCK_M \\ BLOCK_N | 64 | 128 |\n| ---: | ---: | ---: |\n"
                       "| 64 | 8.00 / 256 | **7.25 / 256** |\n| 128 | 31.5 / 256 | – |\n", text)
+
+    def test_tiles_of_one_kernel(self):
+        self.write("docs/results/h200/tiles.json",
+                   json.dumps(results([row("a_64x64x128", 9.5), row("b_64x64x256", 8)])))
+        where = "heat_map results=docs/results/h200/tiles.json config=hdim64_seq4k dtype=fp32 mask=full"
+        self.assertIn("| 64 | **8.00 / 256** |\n", self.woven(where))
+        self.assertIn("| 64 | **9.50 / 128** |\n", self.woven(where + " kernel=a_"))
 
 
 class Pages(Repository):
