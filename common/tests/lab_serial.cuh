@@ -72,13 +72,13 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
     }
     return;
   }
-  for (int d = 0; d < x.D; ++d) {
-    float sum = 0;
-    for (int j = 0; j < x.Nkv; ++j) {
-      if (sees(x, i, j)) sum += weight(j) * value(j, d);
-    }
-    out[size_t(row) * x.D + d] = from_float<T>(sum);
+  float O[256] = {};
+  for (int j = 0; j < x.Nkv; ++j) {
+    if (!sees(x, i, j)) continue;
+    const float w = weight(j);
+    for (int d = 0; d < x.D; ++d) O[d] += w * value(j, d);
   }
+  for (int d = 0; d < x.D; ++d) out[size_t(row) * x.D + d] = from_float<T>(O[d]);
   if (LSE) LSE[row] = l == 0 ? -INFINITY : m + logf(l);
 }
 
