@@ -45,6 +45,12 @@ A pair of comments in a Markdown file says what stands between them:
         The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
         with kernel=a only of those whose name begins with a.
 
+    <!-- weave: labs -->
+    <!-- /weave -->
+
+        One row for each lab: what its front matter says (common/lab/README.md). With columns=answer, the
+        sketches of the answers.
+
 Without --check the files are rewritten. With it they are left alone, and every difference, missing
 file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
 are text like any other.
@@ -59,6 +65,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import tomllib
 
 OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
 CLOSE = "<!-- /weave -->"
@@ -485,6 +492,42 @@ def heat_map(root, arguments, page):
 
 
 # --------------------------------------------------------------------------------------------------
+# Labs
+
+
+def lab_facts(root):
+    """(path, id, front matter) of each lab."""
+    for path in sorted(root.glob("[0-9][0-9]_*/lab/[0-9]*_*.md")):
+        name = path.relative_to(root).as_posix()
+        parts = read(root, name).split("+++\n", 2)
+        try:
+            facts = tomllib.loads(parts[1])
+            facts["title"], facts["kind"], facts["minutes"]  # what is relied on
+        except (IndexError, KeyError, tomllib.TOMLDecodeError) as failure:
+            raise WeaveError(f"{name} has no front matter of a lab ({failure})") from failure
+        yield name, f"{name[:2]}.{path.name.split('_')[0]}", facts
+
+
+def labs(root, arguments, page):
+    columns = arguments.get("columns", "title,kind,minutes,teaches").split(",")
+    words = {"title": "lab", "kind": "kind", "minutes": "minutes", "teaches": "what it teaches",
+             "answer": "the answer, in words"}
+    if set(columns) - words.keys():
+        raise WeaveError(f"labs have no column {sorted(set(columns) - words.keys())[0]}; there are: "
+                         + ", ".join(words))
+    lines, minutes = [], 0
+    for name, identity, facts in lab_facts(root):
+        link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
+        minutes += facts["minutes"]
+        lines.append([f"[{identity}]({link})"]
+                     + [" ".join(str(facts.get(column, "–")).split()).replace("|", "\\|") for column in columns])
+    if not lines:
+        raise WeaveError("there are no labs")
+    table = markdown([("", True)] + [(words[column], column != "minutes") for column in columns], lines)
+    return table + (f"\n\n*{len(lines)} labs, {minutes / 60:.0f} hours.*" if "minutes" in columns else "")
+
+
+# --------------------------------------------------------------------------------------------------
 # Pages
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
@@ -493,6 +536,7 @@ KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
     "gpus": (gpus, {"config", "dtype", "mask"}, set()),
+    "labs": (labs, set(), {"columns"}),
     "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 

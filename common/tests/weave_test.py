@@ -159,6 +159,26 @@ class Snippets(Repository):
             self.assertIn(expected, self.complaint("snippet file=bad.cuh name=a"))
 
 
+class Labs(Repository):
+    def test_a_row_for_each_lab(self):
+        with self.subTest("none"):
+            self.assertIn("there are no labs", self.complaint("labs"))
+        self.write("01_naive_qk/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n+++\n')
+        self.write("01_naive_qk/lab/1_one.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
+                   "teaches = 'a | b'\nanswer = 'a sum'\n+++\n")
+        self.assertEqual(self.woven("labs", "docs/page.md").split("\n"), [
+            "|  | lab | kind | minutes | what it teaches |",
+            "| --- | --- | --- | ---: | --- |",
+            "| [01.1](../01_naive_qk/lab/1_one.md) | One | fill | 15 | a \\| b |",
+            "| [01.2](../01_naive_qk/lab/2_banks.md) | Banks | faster | 105 | – |",
+            "", "*2 labs, 2 hours.*"])
+        self.assertIn("| [01.1](../01_naive_qk/lab/1_one.md) | a sum |",
+                      self.woven("labs columns=answer", "docs/page.md"))
+        self.assertIn("no column colour", self.complaint("labs columns=colour"))
+        self.write("01_naive_qk/lab/1_one.md", "no front matter")
+        self.assertIn("1_one.md has no front matter of a lab", self.complaint("labs"))
+
+
 class Diffs(Repository):
     DIFF = "diff from=01_naive_qk/qk.cuh to=02_softmax/softmax.cuh name=inner"
 
