@@ -29,9 +29,14 @@ A pair of comments in a Markdown file says what stands between them:
     <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
     <!-- /weave -->
 
-        One row for each stage that has docs/results/GPU/STAGE.json: its best variant, with the
-        first of the dtypes and masks that the stage was measured with; where a stage's variants
-        compute different things, of those that do most.
+        One row for each chapter that has docs/results/GPU/CHAPTER.json: its title and its idea from
+        its README, and its fastest kernel, with the first of the configs, dtypes and masks that it was
+        measured with; where its kernels compute different things, of those that do most.
+
+    <!-- weave: gpus config=hdim64_seq4k,decode_64k dtype=fp16,fp32 mask=causal,full -->
+    <!-- /weave -->
+
+        The same numbers for several configs, and a column for each folder docs/results/GPU.
 
     <!-- weave: heat_map results=docs/results/h200/01_naive_qk_tiles.json config=hdim64_seq4k
          dtype=fp32 mask=full -->
@@ -312,35 +317,110 @@ def table(root, arguments, page):
     return markdown(titles, lines) + "".join(dict.fromkeys(refused)) + source(name, results, page)
 
 
+def chapters(root, gpu):
+    """(chapter, file, results) of each chapter that has docs/results/GPU/CHAPTER.json."""
+    for path in sorted((root / "docs" / "results" / gpu).glob("*.json")):
+        if (root / path.stem / "README.md").exists():
+            name = path.relative_to(root).as_posix()
+            yield path.stem, name, read_results(root, name)
+
+
+def fastest(results, chapter, arguments):
+    """The chapter's fastest right row of the first named problem that it has a time for, or None; of
+    several operations, of that which does most."""
+    for config in arguments["config"].split(","):
+        index = first_measured(results, chapter, {**arguments, "config": config})
+        if index is not None:
+            return min(own_rows(timed_rows(results, index), chapter),
+                       key=lambda row: row["ms"]["median"])
+    return None
+
+
+def rate(row, _):
+    """In the unit of the ceiling that binds."""
+    unit = row["limit"]["name"].split(" ")[-1]
+    return f"{digits(row['gbps' if unit == 'GB/s' else 'tflops'])} {unit}"
+
+
+def headlines(root, chapter):
+    """The chapter's title and its idea, as its README has them."""
+    text = read(root, f"{chapter}/README.md")
+    title, idea = (re.search(pattern, text, re.MULTILINE) for pattern in (TITLE, IDEA))
+    if not title or not idea:
+        raise WeaveError(f"{chapter}/README.md has no '# title' or no '**The one new idea: …**'")
+    return title[1], idea[1][0].lower() + idea[1][1:]
+
+
 def ladder(root, arguments, page):
-    folder = root / "docs" / "results" / arguments["gpu"]
-    files = sorted(folder.glob("*.json"))
-    lines, last, sources = [], None, []
-    for path in files:
-        stage, name = path.stem, path.relative_to(root).as_posix()
-        results = read_results(root, name)
-        index = first_measured(results, stage, arguments)
-        if index is None:
-            continue  # another kind of results (a sweep), or another shape
-        rows = timed_rows(results, index)
-        own = own_rows(rows, stage)
-        best = min(own, key=lambda row: row["ms"]["median"])
-        ratio = cell(COLUMNS["prior"][1], best, results)
-        problem = results["problems"][index]
-        link = os.path.relpath(stage, pathlib.PurePosixPath(page).parent)
-        lines.append([f"[{stage}]({link}/)", f"`{best['variant']}`",
-                      f"{problem['dtype']} {mask_of(problem)}", digits(best["ms"]["median"]), ratio,
-                      cell(COLUMNS["tflops"][1], best, results),
-                      cell(COLUMNS["limit"][1], best, results)])
-        sources.append(f"[{stage}]({os.path.relpath(name, pathlib.PurePosixPath(page).parent)})")
-        last = results
+    lines, sources, device, above = [], [], None, pathlib.PurePosixPath(page).parent
+    for chapter, name, results in chapters(root, arguments["gpu"]):
+        row = fastest(results, chapter, arguments)
+        if row is None:
+            continue
+        problem = results["problems"][row["problem"]]
+        title, idea = headlines(root, chapter)
+        computes = COMPUTES[problem["operation"]] if problem["seq"] > 1 else "one query"
+        lines.append([f"[{title}]({os.path.relpath(chapter, above)}/README.md)", idea, computes,
+                      digits(row["ms"]["median"]), cell(rate, row, results),
+                      cell(COLUMNS["limit"][1], row, results)])
+        sources.append(f"[{chapter[:2]}]({os.path.relpath(name, above)})")
+        device = results["device"]["name"]
     if not lines:
-        raise WeaveError(f"no file in docs/results/{arguments['gpu']} has times of a stage for "
+        raise WeaveError(f"no file in docs/results/{arguments['gpu']} has times of a chapter for "
                          f"config {arguments['config']} with this dtype and mask")
-    titles = [("stage", True), ("best variant", True), ("problem", True), ("ms", False),
-              ("vs prior", False), ("TFLOP/s", False), ("% of ceiling", False)]
-    return (markdown(titles, lines) + f"\n\n*{last['device']['name']}, {arguments['config']}; results: "
+    titles = [("chapter", True), ("the one new idea", True), ("computes", True), ("ms", False),
+              ("rate", False), ("% of ceiling", False)]
+    first, *others = arguments["config"].split(",")
+    where = first + (f" (where a chapter has no such problem: {', '.join(others)})" if others else "")
+    return (markdown(titles, lines) + f"\n\n*{device}, {where}; each chapter's fastest kernel; results: "
             + ", ".join(sources) + ".*")
+
+
+def gpus(root, arguments, page):
+    """A column for each folder docs/results/GPU."""
+    names, devices, cells = [], {}, {}
+    for folder in sorted(path for path in (root / "docs" / "results").iterdir() if path.is_dir()):
+        found = list(chapters(root, folder.name))
+        if not found:
+            continue
+        name = folder.name
+        names.append(name)
+        devices[name] = found[-1][2]
+        for chapter, _, results in found:
+            for config in arguments["config"].split(","):
+                row = fastest(results, chapter, {**arguments, "config": config})
+                if row is not None:
+                    text = f"{digits(row['ms']['median'])} ms, {cell(rate, row, results)}"
+                    cells.setdefault((chapter, config), {})[name] = f"{text}<br>`{row['variant']}`"
+    if not names:
+        raise WeaveError("docs/results has no folder with a chapter's results")
+    above = pathlib.PurePosixPath(page).parent
+    titles = [("", True)] + [(f"[{devices[name]['device']['name']}]"
+                              f"({os.path.relpath('docs/results/' + name, above)}/)", False)
+                             for name in names]
+    lines = [[what] + [cell(make, devices[name], None) for name in names]
+             for what, make in GPU_FACTS]
+    lines += [[f"{chapter}, {config}"] + [here.get(name, "–") for name in names]
+              for (chapter, config), here in sorted(cells.items(), key=lambda item: item[0][0])]
+    return markdown(titles, lines)
+
+
+def ceiling(key):
+    return lambda results, _: digits(results["ceilings"][key])
+
+
+TITLE = r"^# (.+)$"
+IDEA = r"^\*\*(?:The one new idea: )?(.+?)\.?\*\*"
+COMPUTES = {"scores": "Q Kᵀ", "softmax": "softmax", "probabilities": "softmax(Q Kᵀ)", "pv": "P V",
+            "attention": "attention"}
+GPU_FACTS = [  # a row's title, and what stands in a GPU's column, from its last chapter's file
+    ("driver, CUDA", lambda results, _: f"{results['device']['driver']}, {results['device']['cuda']}"),
+    ("compute capability", lambda results, _: f"{results['device']['sm'] / 10:.1f}"),
+    ("multiprocessors", lambda results, _: str(results["device"]["sms"])),
+    ("copy, GB/s", ceiling("copy_gbps")),
+    ("FP32 units, TFLOP/s", ceiling("ffma_tflops")),
+    ("tensor cores, fp16, TFLOP/s", ceiling("tensor_tflops")),
+]
 
 
 def timed_rows(results, index):
@@ -412,6 +492,7 @@ KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "diff": (lambda root, arguments, page: diff(root, arguments), {"from", "to", "name"}, set()),
     "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
+    "gpus": (gpus, {"config", "dtype", "mask"}, set()),
     "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 

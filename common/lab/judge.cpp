@@ -146,6 +146,8 @@ class Comparison {
   // What the wrong elements have in common.
   std::string pattern() const {
     const Problem& p = case_.problem;
+    if (unwritten_ == elements_) return "Nothing was ever written.";
+    if (wrong_.size() == elements_ && nans_ == elements_) return "Every element is NaN.";
     if (wrong_.size() == elements_) return "Every element is wrong.";
     std::vector<std::string> said;
     std::set<std::int64_t> rows, columns, heads;
@@ -234,7 +236,36 @@ class Comparison {
       if (factor == 0) return "Every one of them is zero.";
       return fmt::format("Every one of them is {:.4g} times what it should be.", factor);
     }
-    return "";
+    return factor_of_rows();
+  }
+
+  // A factor that is the same in each row: its weights are right, their sum is not.
+  std::string factor_of_rows() const {
+    if (case_.problem.operation == Operation::scores) return "";
+    std::size_t agree = 0;
+    double first = 0;
+    for (std::size_t begin = 0; begin < wrong_.size();) {
+      const std::int64_t row = wrong_[begin] / exact_.columns;
+      std::size_t end = begin, largest = begin;
+      for (; end < wrong_.size() && std::int64_t(wrong_[end] / exact_.columns) == row; ++end) {
+        if (std::abs(exact_.values[wrong_[end]]) > std::abs(exact_.values[wrong_[largest]]))
+          largest = end;
+      }
+      const double factor = got_[wrong_[largest]] / exact_.values[wrong_[largest]];
+      if (begin == 0) first = factor;
+      for (std::size_t n = begin; n < end; ++n) {
+        const double expected = factor * exact_.values[wrong_[n]];
+        agree += close(got_[wrong_[n]], expected,
+                       2 * std::abs(factor) * budget_ * exact_.row_scale[row]);
+      }
+      begin = end;
+    }
+    if (!std::isfinite(first) || agree < wrong_.size() * 0.95) return "";
+    return fmt::format(
+        "In each row all of them are off by one factor, another in each row (here {:.4g}): the "
+        "weights "
+        "of the keys are right in proportion, but the sum l that divides them is not.",
+        first);
   }
 
   const Case& case_;
@@ -258,11 +289,16 @@ Json judge_case(const Job& job, const std::string& folder, int n) {
     return json;
   }
   const Json state = Json::parse(file);
-  for (const char* key : {"report", "counts", "ms"}) {
-    if (state.contains(key)) json[key] = state[key];
+  // The student's program may have written anything here.
+  if (state.contains("ms") && state["ms"].is_number()) json["ms"] = state["ms"];
+  if (state.contains("counts") && state["counts"].is_object()) {
+    for (const auto& [name, count] : state["counts"].items()) {
+      if (count.is_number_integer()) json["counts"][name] = count;
+    }
   }
   if (state.contains("report")) {
-    json["message"] = state["report"];
+    constexpr std::size_t kLongest = 8000;
+    json["report"] = json["message"] = state["report"].get<std::string>().substr(0, kLongest);
     return json;
   }
   const Comparison comparison(c, job.rules, job.block_m, job.block_n,

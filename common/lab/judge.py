@@ -25,7 +25,7 @@ from starter import ROOT, LabError  # noqa: E402
 
 LARGEST_FILE = 1 << 20  # bytes of a student's file
 COMPILE = contained.Limits(seconds=60, memory=4 << 30)
-RUN = contained.Limits(seconds=30, memory=4 << 30)
+RUN = contained.Limits(seconds=30, memory=4 << 30, file_size=64 << 20)
 PRACTICE = 1  # the seed of a variant where none is given
 
 
@@ -131,13 +131,16 @@ PLAIN_WORDS = {
 }
 
 
-def plain_words(report):
-    """The emulator's report with a sentence in front that needs no knowledge of the emulator."""
-    title = report.splitlines()[0] if report else ""
-    for begin, words in PLAIN_WORDS.items():
-        if begin in title:
-            return f"{words}\nThe emulator says:\n{report}"
-    return f"The emulator says:\n{report}" if report else ""
+def plain_words(report, lab, source):
+    """The emulator's report with a sentence in front that needs no knowledge of the emulator, and
+    behind it the lines of the student's file that it names."""
+    title = report.splitlines()[0]
+    words = next((words for begin, words in PLAIN_WORDS.items() if begin in title), "")
+    report = report.replace(f"{lab.chapter}/{lab.file}:", f"{lab.file}:")
+    lines = source.splitlines()
+    named = sorted({int(n) for n in re.findall(re.escape(lab.file) + r":(\d+)", report)})
+    quoted = [f"  {n:>5} | {lines[n - 1]}" for n in named if 0 < n <= len(lines)]
+    return "\n".join([*([words] if words else []), "The emulator says:", report.rstrip(), *quoted])
 
 
 def owner(lab, case):
@@ -149,10 +152,10 @@ def owner(lab, case):
     return re.sub(r"\{([^{}]*)\}", lambda m: str(eval(m[1], {"__builtins__": {}}, names)), text)
 
 
-def case_check(lab, case):
+def case_check(lab, case, source):
     parts = [case.get("message", "")]
     if "report" in case:
-        parts = [plain_words(case["report"])]
+        parts = [plain_words(case["report"], lab, source)]
     if case["passed"]:
         parts = ["right"]
     if not case["passed"] and "report" not in case:
@@ -218,12 +221,12 @@ def judge(lab_id, folder, seed=None, limits=None, gpu=False):
     try:
         work.chmod(0o711)  # contained runs are another user's
         return judge_in(lab, folder, seed, limits or RUN, build, work, start,
-                        plain.run if gpu else contained.run)
+                        plain.run if gpu else contained.run, gpu)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def judge_in(lab, folder, seed, limits, build, work, start, run):
+def judge_in(lab, folder, seed, limits, build, work, start, run, gpu):
     try:
         text = submitted(lab, folder)
     except LabError as missing:
@@ -259,33 +262,45 @@ def judge_in(lab, folder, seed, limits, build, work, start, run):
     elif done.code != 0:
         words = f"The program ended with exit code {done.code}: {done.stderr.strip()[-500:]}"
 
-    # No code of the student's runs any more; the judge is told what a damaged file is.
-    verdict = plain.run([json.loads((build / "lab.json").read_text())["judge"], work / "job.json",
-                         results], cwd=work, limits=RUN)
-    if verdict.code != 0:
-        return failed(lab, start, "result",
-                      f"What the program left cannot be read: {verdict.stderr.strip()[-500:]}")
-    cases = json.loads(verdict.stdout)["cases"]
+    # No code of the student's runs any more; but what it left may be anything.
+    judge_program = json.loads((build / "lab.json").read_text())["judge"]
+    verdict = plain.run([judge_program, work / "job.json", results], cwd=work, limits=RUN)
+    try:
+        if verdict.code != 0:
+            raise ValueError(verdict.why or verdict.stderr.strip()[-500:])
+        checks, cases = case_checks(lab, json.loads(verdict.stdout)["cases"], words, text)
+        if words and all(check["passed"] for check in checks):
+            checks.append({"name": "ends", "passed": False, "message": words})
+        if getattr(done, "left_behind", 0):
+            checks.append({"name": "ends", "passed": False,
+                           "message": f"It left {done.left_behind} processes running."})
+        score = sum(check["passed"] for check in checks) / len(checks)
+        limits = lab.facts.get("limits")
+        if limits and score == 1 and not gpu:
+            checks += limit_checks(lab, cases, limits)
+            more = checks[-len(limits):]
+            score = (1 + sum(check["passed"] for check in more) / len(more)) / 2
+        elif limits and not gpu:
+            score /= 2
+    except (ValueError, KeyError, TypeError, AttributeError) as damaged:
+        return failed(lab, start, "result", f"What the program left cannot be read: {damaged}")
+    return {"lab": lab.id, "passed": all(check["passed"] for check in checks),
+            "score": round(score, 4), "seconds": time.monotonic() - start,
+            "compile_seconds": compiled - start, "checks": checks, "walls": done.walls}
+
+
+def case_checks(lab, cases, words, text):
+    """The verdict on each problem. `words`: why the program ended badly, if it did."""
+    checks = []
     for case in cases:
         if case["passed"] and case.get("counts") and case["counts"]["blocks"] == 0:
             case.update(passed=False, message="No kernel was launched.")
-    checks = []
-    for case in cases:
         if case.get("missing") and words:
             checks.append({"name": case["name"], "passed": False, "message": words})
             words = "It did not come to this problem."
         else:
-            checks.append(case_check(lab, case))
-    score = sum(check["passed"] for check in checks) / len(checks)
-    if lab.facts.get("limits") and all(check["passed"] for check in checks):
-        more = list(limit_checks(lab, cases, lab.facts["limits"])) if cases[0].get("counts") else []
-        checks += more
-        score = (1 + sum(check["passed"] for check in more) / max(1, len(more))) / 2 if more else 1.0
-    elif lab.facts.get("limits"):
-        score /= 2
-    return {"lab": lab.id, "passed": all(check["passed"] for check in checks), "score": round(score, 4),
-            "seconds": time.monotonic() - start, "compile_seconds": compiled - start, "checks": checks,
-            "walls": getattr(done, "walls", {})}
+            checks.append(case_check(lab, case, text.decode(errors="replace")))
+    return checks, cases
 
 
 if __name__ == "__main__":
