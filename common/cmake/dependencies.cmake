@@ -17,8 +17,9 @@ FetchContent_Declare(
   GIT_SHALLOW TRUE SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_MakeAvailable(doctest CLI11 fmt nlohmann_json)
 
-# The emulator's threads are Boost.Context fibers.
+# The emulator's threads are Boost.Context fibers, linked in: an installed library needs no Boost.
 if(AL_BACKEND STREQUAL "emulator")
+  set(Boost_USE_STATIC_LIBS ON)
   set(BOOST_INCLUDE_LIBRARIES context)
   FetchContent_Declare(
     Boost
