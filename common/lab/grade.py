@@ -176,12 +176,13 @@ def open_archives(student, scratch):
                 if depth == 1 and scratch not in archive.parents or not plain(archive):
                     continue
                 into = pathlib.Path(tempfile.mkdtemp(dir=scratch))
-                student.folders.append(into)
                 try:
                     unpack(archive, into / archive.stem)
+                    student.folders.append(into)
                     if scratch in archive.parents:
                         archive.unlink()  # or the next round would open it again
                 except Unreadable as failure:
+                    shutil.rmtree(into, ignore_errors=True)  # what came out of it before
                     student.trouble = student.trouble or str(failure)
 
 
@@ -494,7 +495,7 @@ def run(options, labs, judge):
             raise Usage(f"There is no lab {lab}; there are: {', '.join(labs)}.")
     if only:
         labs = {lab: labs[lab] for lab in labs if lab in only}
-    folder = options.folder
+    folder = options.folder.expanduser()
     if not folder.exists():
         raise Usage(f"There is no {folder}.")
     if options.again:

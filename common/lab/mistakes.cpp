@@ -98,6 +98,13 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
         "where a tile's weights are multiplied by the V of the tile before", {.V_before = true});
     add(true, "where the weight of key j is multiplied by row j + 1 of V", {.V_next_row = true});
   }
+  add(to_O && c.v_transposed, "where V is read as [Nkv, D]; it is [D, Nkv]", {.V_layout = true});
+  add(to_O && c.v_transposed && rules.window > 0,
+      "where V is read as [Nkv, D], though it is [D, Nkv], and without the window",
+      {.V_layout = true, .no_window = true});
+  add(to_O && !c.v_transposed, "where V is read as [D, Nkv]; it is [Nkv, D]", {.V_layout = true});
+  add(causal && rules.window > 0, "without any mask: neither causal nor the window",
+      {.no_mask = true, .no_window = true});
   add(rules.soft_cap > 0, "without the soft cap", {.no_cap = true});
   add(rules.alibi > 0, "without the ALiBi bias", {.no_alibi = true});
   add(rules.window > 0, "without the window", {.no_window = true});
