@@ -18,7 +18,7 @@ using namespace al::lab;
 
 namespace {
 
-constexpr int BLOCK_M = 16, BLOCK_N = 16;
+constexpr int BLOCK_M = 32, BLOCK_N = 16;
 
 Case a_case(Operation operation, bool causal = false, int seq = 20) {
   Case c;
@@ -50,7 +50,7 @@ Comparison compared(const Case& c, const Rules& rules, std::vector<float> got) {
 // Every mistake that is possible for the case changes its answer, and its sentence is what the
 // student reads.
 void check_every_mistake(const Case& c, const Rules& rules) {
-  for (const NamedMistake& m : usual_mistakes(c, rules, BLOCK_N)) {
+  for (const NamedMistake& m : usual_mistakes(c, rules, BLOCK_M, BLOCK_N)) {
     INFO(to_string(c.problem) << ": " << m.sentence);
     const Comparison comparison =
         compared(c, rules, as_floats(answer_of(c, rules, m.mistake).values));
@@ -113,10 +113,10 @@ TEST_CASE("what is right passes, rounded to any dtype") {
 }
 
 TEST_CASE("the first wrong element, and what the wrong ones have in common") {
-  const Case c = a_case(Operation::attention);
+  const Case c = a_case(Operation::attention, false, 43);
   std::vector<float> got = as_floats(answer_of(c, {}).values);
   const auto at = [&](int head, int row, int column) -> float& {
-    return got[(head * 20 + row) * 64 + column];
+    return got[(head * 43 + row) * 64 + column];
   };
   SUBCASE("one element") {
     at(2, 7, 5) += 1;
@@ -129,12 +129,12 @@ TEST_CASE("the first wrong element, and what the wrong ones have in common") {
   }
   SUBCASE("the last tile of rows") {
     for (int head = 0; head < 8; ++head) {
-      for (int row = 16; row < 20; ++row) {
+      for (int row = 32; row < 43; ++row) {
         for (int d = 0; d < 64; ++d) at(head, row, d) = 100 + d;
       }
     }
     CHECK(compared(c, {}, got).pattern() ==
-          "All wrong ones are in rows 16 to 19, the last (a tile begins at 16).");
+          "All wrong ones are in rows 32 to 42, the last (a tile begins at 32).");
   }
   SUBCASE("never written, or NaN") {
     const std::vector<float> poison =
@@ -155,7 +155,7 @@ TEST_CASE("the first wrong element, and what the wrong ones have in common") {
     CHECK(compared(c, {}, got).cause() == "Every one of them is 2 times what it should be.");
   }
   SUBCASE("a factor in each row") {
-    for (int row = 0; row < 160; ++row) {
+    for (int row = 0; row < 344; ++row) {
       for (int d = 0; d < 64; ++d) got[row * 64 + d] *= 1 + 0.1f * static_cast<float>(row % 7 + 1);
     }
     CHECK(compared(c, {}, got).cause().find("off by one factor, another in each row") !=

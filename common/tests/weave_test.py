@@ -378,6 +378,17 @@ class Labs(Repository):
         self.assertIn("01_naive_qk/lab has no labs", self.complaint("labs chapter=01_naive_qk"))
         self.write("01_naive_qk/lab/1_score.md", "no facts")
         self.assertIn("1_score.md is not a lab", self.complaint("labs chapter=01_naive_qk"))
+        self.assertIn("no column colour", self.complaint("labs columns=colour"))
+
+    def test_those_of_all_chapters(self):
+        self.assertIn("there are no labs", self.complaint("labs"))
+        self.write("02_softmax/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n+++\n')
+        self.write("01_naive_qk/lab/1_one.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
+                   "teaches = 'a | b'\n+++\n")
+        self.assertEqual(self.woven("labs columns=minutes,teaches").split("\n"), [
+            "| lab |  | minutes | what it teaches |", "| --- | --- | ---: | --- |",
+            "| `01.1` | [One](01_naive_qk/lab/1_one.md) | 15 | a \\| b |",
+            "| `02.2` | [Banks](02_softmax/lab/2_banks.md) | 105 | – |", "", "*2 labs, 2 hours.*"])
 
 
 class HeatMap(Repository):
