@@ -112,7 +112,6 @@ std::string Comparison::pattern() const {
   const Problem& p = case_.problem;
   if (unwritten_ == elements_) return "Nothing was ever written.";
   if (wrong_.size() == elements_ && nans_ == elements_) return "Every element is NaN.";
-  if (wrong_.size() == elements_) return "Every element is wrong.";
   std::vector<std::string> said;
   std::set<std::int64_t> rows, columns, heads;
   for (const std::size_t at : wrong_) {
@@ -151,8 +150,8 @@ std::string Comparison::pattern() const {
   range("row", rows, p.seq, block_m_);
   range("column", columns, exact_.columns, p.operation == Operation::attention ? 0 : block_n_);
   range("head", heads, p.heads, 0);
-  std::string text;
-  if (!said.empty())
+  std::string text = wrong_.size() == elements_ ? "Every element is wrong." : "";
+  if (!said.empty() && text.empty())
     text = "All wrong ones are " + fmt::format("{}", fmt::join(said, " and ")) + ".";
   if (unwritten_ > 0 && unwritten_ == wrong_.size())
     text += " None of them was ever written.";
