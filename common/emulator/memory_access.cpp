@@ -219,6 +219,14 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
     fail_illegal(address, bytes, pc, direction);
     return;
   }
+  if (!current_thread().has_waited) {
+    fail("use of global memory before the kernels in front have ended",
+         "  thread:  " + name(current) + " " + verb(direction, atomic) + " " +
+             place(buffer.name, offset, bytes) + " at " + line_of(pc) + "\n",
+         "wait_for_kernels_in_front(): a kernel launched with LaunchConfig::overlaps begins while "
+         "they still run, so every thread calls it before its first access");
+    return;
+  }
   if (atomic) launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
   const GlobalBuffer::Finding finding = direction == Direction::load && !atomic
                                             ? buffer.read(offset, bytes, identity, low_pc)
@@ -263,6 +271,13 @@ void Worker::access_global_run(std::size_t address, std::size_t bytes, std::size
   } else {
     fail_illegal(address, static_cast<unsigned>(bytes), pc, direction);
   }
+}
+
+void Worker::prefetch(std::size_t address, std::size_t bytes, std::size_t pc) {
+  if (!kHooks) return;
+  const GlobalBuffer* buffer = buffer_at(address, pc);
+  if (buffer && address + bytes <= buffer->begin + buffer->bytes) return;
+  fail_illegal(address, static_cast<unsigned>(bytes), pc, Direction::load);
 }
 
 void Worker::hear(std::size_t address, std::size_t pc) {

@@ -52,6 +52,7 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
     Thread& t = thread(i);
     t.index = index;
     t.state = State::ready;
+    t.has_waited = !l.grid.overlaps;
     t.copies.clear();
     t.group_sizes.clear();
     t.fiber.start(&thread_main, this);

@@ -43,6 +43,7 @@ struct Thread {
   Fiber fiber;
   uint3 index{};
   State state = State::exited;
+  bool has_waited = true;  // for the kernels in front: see LaunchConfig::overlaps
   Where where;             // the call it waits in
   bool predicate = false;  // given to a barrier
   WarpCall call{};         // at_warp_call: which, and its arguments
@@ -112,6 +113,8 @@ class Worker {
   // The hardware loads or stores a run of global memory on behalf of the current thread.
   void access_global_run(std::size_t address, std::size_t bytes, std::size_t pc,
                          Direction direction);
+  // The hardware brings a run of global memory nearer: not a read, but the memory must be there.
+  void prefetch(std::size_t address, std::size_t bytes, std::size_t pc);
   // After an atomic: what the blocks before it announced there is known to this block from now on.
   void hear(std::size_t address, std::size_t pc);
   // A cp.async by the current thread starts, or has arrived.
