@@ -239,6 +239,9 @@ def table_of_contents(titles, step_pages):
             own.append({"Step through the kernels": step_pages[folder]})
         own += [{rest.pop(path): path} for path in sorted(rest) if path.startswith(folder + "/")]
         contents.append({folder: own})
+    if "docs/instructor.md" in rest:
+        contents.append({"For instructors": "docs/instructor.md"})
+        del rest["docs/instructor.md"]
     contents.append({"Reference": [{title: path} for path, title in sorted(rest.items())]})
     return contents
 
