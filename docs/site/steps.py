@@ -273,7 +273,8 @@ def phase_html(numbers, phase, kernel, most, source, elements, row_bytes):
     ended = source_words(phase["ended_by"])
     return (f'<section class="phase" data-name="Phase {numbers[0]}"><h4>Phase {numbers[0]}, to {ended}{again}</h4>'
             f'<p>The whole block{": " + facts if facts else ""}.</p>{moved_picture(phase["moved"], most)}'
-            f'<p>Warp {kernel["warp"]}:</p><ol class="steps">{"".join(steps)}</ol></section>')
+            + (f'<p>Warp {kernel["warp"]}:</p><ol class="steps">{"".join(steps)}</ol>' if steps
+               else f'<p>Warp {kernel["warp"]} only waits.</p>') + "</section>")
 
 
 def source_words(where):
