@@ -65,6 +65,10 @@ struct RowMaker {
   bool sees(int j) const {
     if (j < mistake.keys_begin || (mistake.keys_end >= 0 && j >= mistake.keys_end)) return false;
     if (j < rules.prefix && !mistake.no_prefix && j < keys) return true;
+    if (const int rows = mistake.ask_last_row; rows > 0 && block_n > 0) {
+      const int last_row = i / rows * rows + rows - 1, tile_end = j / block_n * block_n + block_n;
+      if (tile_end <= last_row + 1 + keys - p.seq) return j < keys;
+    }
     if (j >= end()) return false;
     if (rules.window > 0 && !mistake.no_window) {
       return j >= end() - rules.window - mistake.window_shift;
@@ -127,6 +131,7 @@ struct RowMaker {
   void online(std::vector<Real>& s, std::vector<Real>* O, Real& lse) const {
     const Real minus = -kInfinity<Real>;
     const int tile = block_n > 0 ? block_n : std::max(1, p.kv_seq);
+    const bool normalised = O && mistake.keep != Mistake::Keep::right;
     Real m = minus, l = 0;
     std::vector<Real> weights(s.size(), 0);
     for (int first = 0; first < p.kv_seq; first += tile) {
@@ -140,10 +145,11 @@ struct RowMaker {
       if (padding > 0) m_new = std::max(m_new, Real{0});
       if (m_new == minus) continue;
       const Real shrink = m == minus ? 0 : power(m - m_new);
+      const Real l_before = l;
       if (!mistake.keep_l) l *= shrink;
       if (!mistake.keep_O) {
         for (Real& w : weights) w *= shrink;
-        if (O) {
+        if (O && !normalised) {
           for (Real& o : *O) o *= shrink;
         }
       }
@@ -153,15 +159,19 @@ struct RowMaker {
         if (s[j] == minus) continue;
         weights[j] = power(s[j] - m);
         l += weights[j];
-        if (!O) continue;
-        add_value(weights[j], j, *O);
+        if (O && !normalised) add_value(weights[j], j, *O);
       }
+      if (!normalised) continue;
+      const Real kept[] = {shrink * l_before / l, 1, shrink, l_before / l};  // as Mistake::Keep
+      for (Real& o : *O) o *= kept[static_cast<int>(mistake.keep)];
+      for (int j = first; j < last; ++j) add_value(weights[j] / l, j, *O);
     }
     Real normalise = l == 0 ? Real{0} : 1 / l;
     if (mistake.no_division) normalise = 1;
     if (mistake.twice_divided) normalise *= normalise;
     for (std::size_t j = 0; j < s.size(); ++j) s[j] = weights[j] * normalise;
     if (O) {
+      if (normalised) normalise = 1;
       for (Real& o : *O) o *= normalise * static_cast<Real>(of(inputs.v_scale, kv_head()));
     }
     lse = l == 0 ? minus : m + std::log(l);
