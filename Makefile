@@ -4,7 +4,7 @@ STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
 .PHONY: help ladder test bench results sweep profile docs plots site site-serve site-look format clean \
-        lab lab-watch $(STAGES)
+        lab lab-watch grade $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
@@ -26,6 +26,9 @@ lab:
 
 lab-watch:
 	@cmake -DLAB="$(LAB)" -DGPU="$(GPU)" -DSEED="$(SEED)" -DWATCH=1 -P common/cmake/lab.cmake
+
+grade:
+	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -DSEED="$(SEED)" -DJOBS="$(JOBS)" -DOUT="$(OUT)" -DAGAIN="$(AGAIN)" -DSINGLE="$(SINGLE)" -P common/cmake/grade.cmake
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan

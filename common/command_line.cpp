@@ -97,6 +97,11 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
   group = "Output";
   value("--json", "FILE", "Write the results as JSON; -: to standard output.");
   value("--csv", "FILE", "Write the results as CSV; -: to standard output.");
+  value(
+      "--trace", "BLOCK,THREAD",
+      "Emulator only: record which bytes the warp of this thread loads and stores when, with whom "
+      "it shuffles, and where banks collide (docs/emulator.md). Both count from 0.");
+  value("--trace-json", "FILE", "Where --trace writes. Default: trace.json; -: standard output.");
   if (program.is_ladder) {
     option("--compare", "A.json B.json", "Set two results files side by side; runs nothing.")
         ->expected(2);

@@ -35,6 +35,10 @@ struct Options {
   bool list = false;        // --list
   std::string json, csv;    // file, "-" for standard output, empty for none
   std::string load, save;   // directories
+  // --trace BLOCK,THREAD: what they do, written to trace_json; block -1: nobody asked.
+  std::int64_t trace_block = -1;
+  int trace_thread = 0;
+  std::string trace_json;
   // ladder only
   std::vector<std::string> stages;   // --stage a,b; empty: all
   std::vector<std::string> compare;  // --compare a.json b.json

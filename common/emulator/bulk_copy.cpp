@@ -176,6 +176,12 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
                     r, "starts a copy to")) {
     return;
   }
+  if (w.trace) {
+    const SharedArray* array = w.shared.nearest(r.offset);
+    w.trace->note("asks for a copy of " + std::to_string(r.bytes) + " bytes to " +
+                      (array ? array->name : "shared memory"),
+                  r.where, w.current);
+  }
   w.defer(std::make_unique<LoadWork>(r, w.shared.offset_of(reinterpret_cast<std::size_t>(barrier)),
                                      r.text(w, "a copy to ")));
 }

@@ -130,26 +130,27 @@ def give_hint(lab):
 
 
 def report(lab, verdict):
+    """The checks up to the first that failed: first things first."""
     print()
-    for check in verdict["checks"]:
+    checks = verdict["checks"]
+    for number, check in enumerate(checks):
         sign = coloured("✓", "green") if check["passed"] else coloured("✗", "red")
         lines = check["message"].splitlines() or [""]
         time_on_gpu = f"  {check['ms']:.4g} ms" if "ms" in check else ""
         print(f"{sign} {check['name']}: {lines[0]}{time_on_gpu}")
         for line in lines[1:]:
             print(f"    {line}")
-        if not check["passed"] and check is not verdict["checks"][-1] and "first" in check:
-            rest = [c for c in verdict["checks"] if not c["passed"]]
-            if len(rest) > 1:
-                others = sum(not c["passed"] for c in verdict["checks"]) - 1
-                print(coloured(f"    ({others} more problem{'s' * (others > 1)} failed; first things first)", "dim"))
+        if not check["passed"]:
+            others = sum(not c["passed"] for c in checks[number + 1:])
+            if others:
+                print(coloured(f"    ({others} more failed: first things first)", "dim"))
             break
-    score = f"{100 * verdict['score']:.0f} %"
     print()
+    seconds = f"({verdict['seconds']:.1f} s)"
     if verdict["passed"]:
-        print(coloured(f"Passed. Lab {lab.id} is done", "green") + f"  ({verdict['seconds']:.1f} s)")
+        print(coloured(f"Passed. Lab {lab.id} is done.", "green"), seconds)
     else:
-        print(coloured(f"Not yet: {score}", "red") + f"  ({verdict['seconds']:.1f} s). "
+        print(coloured(f"Not yet: {100 * verdict['score']:.0f} %.", "red"), seconds,
               f"A hint: make lab LAB={lab.id} HINT=1")
 
 

@@ -55,7 +55,12 @@ struct RowMaker {
   int end() const {
     if (!causal()) return keys;
     const int diagonal = mistake.top_left ? i : i + keys - p.seq;
-    return std::clamp(diagonal + 1 + mistake.mask_shift, 0, keys);
+    int sees = diagonal + 1 + mistake.mask_shift;
+    if (const int rows = mistake.one_masked_tile; rows > 0) {
+      const int of_block = std::min((i / rows + 1) * rows, p.seq) + keys - p.seq;
+      sees = std::max(sees, (of_block - 1) / block_n * block_n);
+    }
+    return std::clamp(sees, 0, keys);
   }
   bool sees(int j) const {
     if (j < mistake.keys_begin || (mistake.keys_end >= 0 && j >= mistake.keys_end)) return false;
@@ -102,6 +107,19 @@ struct RowMaker {
            std::sqrt(squares * mean_k2);
   }
 
+  // O += weight · V_j
+  void add_value(Real weight, int j, std::vector<Real>& O) const {
+    if (mistake.V_before && block_n > 0 && j >= block_n) j -= block_n;
+    if (mistake.V_next_row) j = std::min(j + 1, p.kv_seq - 1);
+    const float* V = v();
+    for (int d = 0; d < p.head_dim; ++d) {
+      int at = j * p.head_dim + d;
+      if (mistake.V_layout && c.v_transposed) at = at % p.kv_seq * p.head_dim + at / p.kv_seq;
+      if (mistake.V_layout && !c.v_transposed) at = (d * p.kv_seq + j) % (p.kv_seq * p.head_dim);
+      O[d] += weight * static_cast<Real>(V[at]);
+    }
+  }
+
   Real power(Real x) const { return mistake.base_two ? std::exp2(x) : std::exp(x); }
 
   // The softmax of `s`, tile by tile of block_n keys as an online kernel does it, so that its
@@ -136,11 +154,7 @@ struct RowMaker {
         weights[j] = power(s[j] - m);
         l += weights[j];
         if (!O) continue;
-        int from = j;
-        if (mistake.V_before && j >= tile) from -= tile;
-        if (mistake.V_next_row) from = std::min(j + 1, p.kv_seq - 1);
-        const float* row_v = v() + std::int64_t{from} * p.head_dim;
-        for (int d = 0; d < p.head_dim; ++d) (*O)[d] += weights[j] * static_cast<Real>(row_v[d]);
+        add_value(weights[j], j, *O);
       }
     }
     Real normalise = l == 0 ? Real{0} : 1 / l;
@@ -179,11 +193,7 @@ struct RowMaker {
           s[j] = 0;
           continue;
         }
-        int from = j;
-        if (mistake.V_before && block_n > 0 && j >= block_n) from -= block_n;
-        if (mistake.V_next_row) from = std::min(j + 1, p.kv_seq - 1);
-        const float* row_v = v() + std::int64_t{from} * p.head_dim;
-        for (int d = 0; d < p.head_dim; ++d) O[d] += s[j] * static_cast<Real>(row_v[d]);
+        add_value(s[j], j, O);
       }
     } else {
       Real lse = 0;

@@ -87,7 +87,7 @@ class Supervisor:
         spec = self.spec
         walls.become(uid)
         for path in [spec["cwd"], spec["argv"][0], *spec["readable"]]:
-            if not os.access(path, os.R_OK):
+            if not os.access(path, os.X_OK if os.path.isdir(path) else os.R_OK):
                 raise PermissionError(errno.EACCES, f"{path} is for root only")
         for path in [*spec["writable"], spec["temporary"]]:  # which will be given to that user
             if not os.access(os.path.dirname(path), os.X_OK):

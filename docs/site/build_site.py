@@ -16,6 +16,7 @@ mkdocs (see mkdocs.yml) does the rest. A link that leads nowhere is an error.
 """
 
 import argparse
+import concurrent.futures
 import importlib.util
 import json
 import os
@@ -26,6 +27,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+
+import steps
 
 HERE = pathlib.Path(__file__).parent
 SKIPPED_FOLDERS = re.compile(r"^(\..*|build.*|student|__pycache__)$")
@@ -179,7 +182,8 @@ class Site:
         elif here.suffix in AS_THEY_ARE:
             place, make = path, self.copy
         else:
-            place, make = path.with_name(path.name + ".md"), self.source_page
+            visible = pathlib.PurePosixPath(*(part.lstrip(".") for part in path.parts))  # or mkdocs skips it
+            place, make = visible.with_name(visible.name + ".md"), self.source_page
         if place not in self.made:
             self.made.add(place)
             make(path, place)
@@ -216,7 +220,7 @@ def markdown_files(root):
             yield pathlib.PurePosixPath(relative)
 
 
-def table_of_contents(titles, steps):
+def table_of_contents(titles, step_pages):
     """`titles` by path: the front page, the chapters with what belongs to them, and the rest."""
     rest = dict(titles)
     contents = [{"The ladder": "README.md"}] if rest.pop("README.md", None) else []
@@ -224,21 +228,50 @@ def table_of_contents(titles, steps):
         folder = readme.split("/")[0]
         own = [readme]
         rest.pop(readme)
-        if folder in steps:
-            own.append({"Step through": steps[folder]})
+        if folder in step_pages:
+            own.append({"Step through the kernels": step_pages[folder]})
         own += [{rest.pop(path): path} for path in sorted(rest) if path.startswith(folder + "/")]
         contents.append({folder: own})
     contents.append({"Reference": [{title: path} for path, title in sorted(rest.items())]})
     return contents
 
 
+def add_steps(site, programs):
+    """A page for each chapter whose program is there; {chapter: page}."""
+    stages = [stage for stage in steps.RUNS if programs and (programs / stage).exists()]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        recorded = list(pool.map(lambda stage: steps.record(programs, stage), stages))
+    pages = {}
+    for stage, kernels in zip(stages, recorded):
+        text, sources = steps.page(site, stage, kernels)
+        for file in sources:
+            site.place_of(pathlib.PurePosixPath(file))
+        site.write(f"{stage}/step.md", "---\nsearch: {exclude: true}\n---\n" + text)
+        pages[stage] = f"{stage}/step.md"
+    return pages
+
+
+def add_doors(site, chapter, doors):
+    """Under a chapter's title: what else there is of it."""
+    path = site.pages / chapter / "README.md"
+    title, _, rest = path.read_text().partition("\n")
+    path.write_text(f"{title}\n\n{' · '.join(doors)}\n{{: .doors }}\n{rest}")
+
+
 def make_pages(root, pages, programs):
     shutil.rmtree(pages, ignore_errors=True)
     site = Site(root, pages)
     titles = {path.as_posix(): site.add_markdown(path) for path in markdown_files(root)}
+    step_pages = add_steps(site, programs)
+    for chapter in sorted({path.split("/")[0] for path in titles if re.match(r"\d\d_.*/README\.md", path)}):
+        labs = [path for path in sorted(titles) if path.startswith(f"{chapter}/lab/")]
+        doors = ["[step through the kernels](step.md)"] if chapter in step_pages else []
+        doors += [f"[{titles[lab].split(' · ')[0].lower()}](lab/{posixpath.basename(lab)})" for lab in labs]
+        if doors:
+            add_doors(site, chapter, doors)
     for name in ("site.css", "site.js"):
         site.write(f"assets/{name}", (HERE / name).read_text())
-    return table_of_contents(titles, {})
+    return table_of_contents(titles, step_pages)
 
 
 def main(arguments):
@@ -256,7 +289,7 @@ def main(arguments):
     pages = out.with_name(out.name + "-pages")
     try:
         contents = make_pages(root, pages, options.programs)
-    except SiteError as failure:
+    except (SiteError, steps.TraceError) as failure:
         print(f"build_site.py: {failure}.", file=sys.stderr)
         return 1
     config = out.with_name(out.name + ".yml")  # JSON is YAML
