@@ -88,6 +88,10 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
           {.keep_l = true});
       add(true, "where neither O nor l is rescaled when a later tile has a larger maximum",
           {.keep_O = true, .keep_l = true});
+      add(to_O && p.kv_seq > block_n,
+          "where every chunk of keys counts the same, however much its keys weigh: they are merged "
+          "by their LSEs",
+          {.tiles_alike = true});
       add(p.kv_seq % block_n != 0,
           "where the places past the last key count as keys with the score 0 (they must be -inf)",
           {.padded_to = block_n});

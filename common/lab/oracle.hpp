@@ -23,6 +23,7 @@ struct Mistake {
   bool base_two = false;       // 2^s in place of e^s
   bool no_division = false, twice_divided = false;
   bool keep_O = false, keep_l = false;  // not made smaller when a later tile has a larger maximum
+  bool tiles_alike = false;             // O is the mean of what each tile of keys gives alone
   bool V_before = false;                // weights of a tile times V of the tile before
   bool V_next_row = false;              // weight j times row j + 1 of V
   bool V_layout = false;  // V read as [Nkv, D] where it is [D, Nkv], or the other way round
