@@ -20,6 +20,7 @@
 // Nothing goes through shared memory, and no warp waits for another one before the end.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "07_flash_decoding/merge.cuh"
@@ -367,13 +368,18 @@ void launch_tensor(const Problem& p, const Arguments& a, const Plan& plan, bool 
                    Stream stream) {
   using T = typename Tile::T;
   using KV = typename Tile::KV;
-  const LaunchConfig config{
-      .name = "decode_tensor",
-      .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
-      .block = Tile::THREADS,
-      .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>(),
-      .stream = stream,
-      .overlaps = overlaps};
+  std::size_t shared = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>();
+  // A block of the next kernel must not find room beside this one's, or it begins a whole kernel
+  // too early. Where the registers of 8 warps do not see to that, shared memory does.
+  if (overlaps && Tile::BLOCKS_PER_SM > 1) {
+    shared = std::max(shared, device().shared_per_block / (Tile::BLOCKS_PER_SM + 1) + 1024);
+  }
+  const LaunchConfig config{.name = "decode_tensor",
+                            .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
+                            .block = Tile::THREADS,
+                            .shared_bytes = shared,
+                            .stream = stream,
+                            .overlaps = overlaps};
   launch(decode_tensor<Tile>, config, static_cast<const T*>(a.q), static_cast<const KV*>(a.k),
          static_cast<const KV*>(a.v), static_cast<T*>(a.out), Job(p, a, plan, true, overlaps));
 }
