@@ -98,6 +98,10 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
       add(causal && block_m > 1,
           "of a kernel that asks a tile's last row, which sees most, whether the tile is masked",
           {.ask_last_row = block_m});
+      add(to_O && p.kv_seq > block_n,
+          "where every chunk of keys counts the same, however much its keys weigh: they are merged "
+          "by their LSEs",
+          {.tiles_alike = true});
       add(p.kv_seq % block_n != 0,
           "where the places past the last key count as keys with the score 0 (they must be -inf)",
           {.padded_to = block_n});

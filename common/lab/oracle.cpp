@@ -134,6 +134,7 @@ struct RowMaker {
     const bool normalised = O && mistake.keep != Mistake::Keep::right;
     Real m = minus, l = 0;
     std::vector<Real> weights(s.size(), 0);
+    if (mistake.tiles_alike) return alike(s, *O, lse);
     for (int first = 0; first < p.kv_seq; first += tile) {
       const int last = std::min(first + tile, p.kv_seq);
       Real m_new = m;
@@ -175,6 +176,26 @@ struct RowMaker {
       for (Real& o : *O) o *= normalise * static_cast<Real>(of(inputs.v_scale, kv_head()));
     }
     lse = l == 0 ? minus : m + std::log(l);
+  }
+
+  // The softmax of each tile of keys alone, and the mean of what they give.
+  void alike(std::vector<Real>& s, std::vector<Real>& O, Real& lse) const {
+    Real tiles = 0, m = -kInfinity<Real>;
+    for (std::size_t first = 0; first < s.size(); first += block_n) {
+      const auto begin = s.begin() + first, end = s.begin() + std::min(first + block_n, s.size());
+      const Real highest = *std::max_element(begin, end);
+      if (highest == -kInfinity<Real>) continue;
+      Real l = 0;
+      for (auto x = begin; x != end; ++x) l += power(*x - highest);
+      for (auto x = begin; x != end; ++x) *x = power(*x - highest) / l;
+      m = std::max(m, highest + std::log(l));
+      tiles += 1;
+    }
+    for (std::size_t j = 0; j < s.size(); ++j) {
+      s[j] = s[j] == -kInfinity<Real> ? 0 : s[j] / tiles;
+      if (s[j] > 0) add_value(s[j], static_cast<int>(j), O);
+    }
+    lse = m + std::log(tiles);
   }
 
   void make(Answer& a, const std::vector<double>& mean_k2) const {
