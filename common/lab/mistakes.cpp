@@ -88,6 +88,20 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
           {.keep_l = true});
       add(true, "where neither O nor l is rescaled when a later tile has a larger maximum",
           {.keep_O = true, .keep_l = true});
+      const bool tiles = to_O && p.kv_seq > block_n;
+      add(tiles, "where a normalised O is kept whole when a tile's terms are added to it",
+          {.keep = Mistake::Keep::all});
+      add(tiles, "where a normalised O shrinks by alpha alone, though l / l' changes too",
+          {.keep = Mistake::Keep::alpha});
+      add(tiles, "where a normalised O shrinks by l / l' alone, though the maximum changes too",
+          {.keep = Mistake::Keep::sums});
+      add(causal && block_m > 1,
+          "of a kernel that asks a tile's last row, which sees most, whether the tile is masked",
+          {.ask_last_row = block_m});
+      add(to_O && p.kv_seq > block_n,
+          "where every chunk of keys counts the same, however much its keys weigh: they are merged "
+          "by their LSEs",
+          {.tiles_alike = true});
       add(p.kv_seq % block_n != 0,
           "where the places past the last key count as keys with the score 0 (they must be -inf)",
           {.padded_to = block_n});
