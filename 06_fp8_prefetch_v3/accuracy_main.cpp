@@ -59,8 +59,8 @@ void print_table(const Problem& p) {
 #ifndef AL_EMULATOR
 void print_time(const char* name, double bytes, const Enqueue& enqueue, int sets) {
   const double ms = benchmark(enqueue, sets).primary.median_ms, gbps = bytes / ms / 1e6;
-  std::printf("  %-35s %6.0f MB %8.4f ms %6.0f GB/s %4.0f %% of a copy\n", name, bytes / 1e6, ms, gbps,
-              100 * gbps / copy_gbps_at(static_cast<std::size_t>(bytes)));
+  std::printf("  %-35s %6.0f MB %8.4f ms %6.0f GB/s %4.0f %% of a copy\n", name, bytes / 1e6, ms,
+              gbps, 100 * gbps / copy_gbps_at(static_cast<std::size_t>(bytes)));
 }
 
 // What comes before the attention of every row that takes 16 bits, or 8 bits with V in rows.
@@ -82,23 +82,24 @@ void print_times(const Problem& p) {
   std::printf("before attention\n");
   for (const bool rotate : {false, true}) {
     // Read twice, for the largest and to be divided, and written in half the bytes.
-    print_time(rotate ? "Q, K, V to 8 bits, Q and K rotated" : "Q, K, V to 8 bits",
-               2.5 * bytes,
-               [&](int set, Stream stream) {
-                 launch_quantise(p, {.rotate = rotate},
-                                 {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
-                                 Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
-               },
-               sets);
+    print_time(
+        rotate ? "Q, K, V to 8 bits, Q and K rotated" : "Q, K, V to 8 bits", 2.5 * bytes,
+        [&](int set, Stream stream) {
+          launch_quantise(p, {.rotate = rotate},
+                          {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
+                          Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
+        },
+        sets);
   }
   Problem p8 = p;
   p8.dtype = DType::e4m3;
-  print_time("V of 8 bits laid in tiles", 2.0 * p.kv_elements(),
-             [&](int set, Stream stream) {
-               launch_tile_V(p8, v[set].data(), Tensors8(p, key_groups, workspace[set].data()).v_tiles,
-                             key_groups, stream);
-             },
-             sets);
+  print_time(
+      "V of 8 bits laid in tiles", 2.0 * p.kv_elements(),
+      [&](int set, Stream stream) {
+        launch_tile_V(p8, v[set].data(), Tensors8(p, key_groups, workspace[set].data()).v_tiles,
+                      key_groups, stream);
+      },
+      sets);
 }
 #else
 void print_times(const Problem&) {}

@@ -123,9 +123,12 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES, WARPS>::THREADS,
   auto& V_smem = shared.take<typename Tile::KV_tiles>("V_smem");
 
   // All in one factor: see softmax_step.
+  // [hole factors]
   const int shared_head = head / shape.group;
   const float c = shape.scale * kLog2e * (scales.q ? scales.q[head] : 1.0f) *
                   (scales.k ? scales.k[shared_head] : 1.0f);
+  const float v_scale = scales.v ? scales.v[shared_head] : 1.0f;
+  // [/hole]
 
   // The tile's last row sees the most keys. Tiles beyond are all masked.
   const int keys = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
@@ -226,7 +229,7 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES, WARPS>::THREADS,
   }
 
   write_rows(O, out_dtype, LSE, std::size_t(bh) * shape.Nq, O_rmem, row, my_row, shape.Nq, c,
-             scales.v ? scales.v[shared_head] : 1.0f, shift);
+             v_scale, shift);
 }
 // [/snippet]
 

@@ -74,8 +74,8 @@ std::size_t rounded_up(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 std::size_t Tensors8::bytes(const Problem& p, int key_groups) {
   const std::size_t tiles = std::size_t(p.batch) * p.kv_heads * key_groups * 16 * p.head_dim;
-  const std::size_t maxima = std::size_t(p.batch) * std::max(p.heads * chunks_of(p.seq),
-                                                             p.kv_heads * chunks_of(p.kv_seq));
+  const std::size_t maxima =
+      std::size_t(p.batch) * std::max(p.heads * chunks_of(p.seq), p.kv_heads * chunks_of(p.kv_seq));
   const std::size_t floats = p.heads + 2 * p.kv_heads + maxima;
   return rounded_up(p.q_elements()) + rounded_up(p.kv_elements()) + rounded_up(tiles) +
          rounded_up(floats * sizeof(float));

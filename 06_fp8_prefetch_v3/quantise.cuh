@@ -48,7 +48,8 @@ class Divisor {
   bool usual_;
 };
 
-// A block takes so many rows of a head, a chunk: enough of them to fill the GPU even with few heads.
+// A block takes so many rows of a head, a chunk: enough of them to fill the GPU even with few
+// heads.
 inline constexpr int kChunkRows = 64, kQuantiseThreads = 256;
 __host__ __device__ constexpr int chunks_of(int N) { return ceil_div(N, kChunkRows); }
 
@@ -89,8 +90,8 @@ __device__ __forceinline__ void rotate(float (&x)[4 * VECTORS]) {
 }
 // [/snippet]
 
-// Calls f(at, x) for each four elements of this block's chunk, rows first … last - 1 of X [rows, D];
-// `at` is where they are. Each thread asks for several rows before it looks at the first, or it
+// Calls f(at, x) for each four elements of this block's chunk, rows first … last - 1 of X [rows,
+// D]; `at` is where they are. Each thread asks for several rows before it looks at the first, or it
 // would wait for memory more than work. All lanes of a warp go round together.
 template <int D, bool ROTATE, typename T, typename F>
 __device__ __forceinline__ void for_each_vector(const T* X, int first, int last, F&& f) {
@@ -134,11 +135,9 @@ __global__ void largest_of_chunks(const From* X, float* maxima, int batch, int h
   auto& of_warp = shared.take<float[kQuantiseThreads / 32]>("of_warp");
 
   float largest = 0;
-  for_each_vector<D, ROTATE>(
-      X + std::size_t(bh) * N * D, first, last, [&](std::size_t, float4 x) {
-        largest =
-            fmaxf(largest, fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w))));
-      });
+  for_each_vector<D, ROTATE>(X + std::size_t(bh) * N * D, first, last, [&](std::size_t, float4 x) {
+    largest = fmaxf(largest, fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w))));
+  });
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, lanes));

@@ -28,7 +28,8 @@ int key_groups_of_best(const Problem& p) {
 }
 
 void launch_best(const Problem& p, const Operands& operands, Stream stream) {
-  takes_wgmma(device()) ? launch_wgmma(p, operands, stream) : launch_mma(p, operands, best_mma(p, operands.dtype, device()), stream);
+  takes_wgmma(device()) ? launch_wgmma(p, operands, stream)
+                        : launch_mma(p, operands, best_mma(p, operands.dtype, device()), stream);
 }
 
 }  // namespace fp8
@@ -65,7 +66,8 @@ std::string refuse_mma(const Problem& p, const DeviceInfo& device) {
     return "how many tiles are under way is compared in fp16 and e4m3";
   if (p.dtype == DType::bf16 && device.sm < 80) return "bf16 needs sm_80 or newer";
   if (shared_bytes_mma(p.dtype, p.head_dim, {STAGES, WARPS}) > device.shared_per_block)
-    return "its tiles need " + std::to_string(shared_bytes_mma(p.dtype, p.head_dim, {STAGES, WARPS})) +
+    return "its tiles need " +
+           std::to_string(shared_bytes_mma(p.dtype, p.head_dim, {STAGES, WARPS})) +
            " bytes of shared memory a block, and this device has " +
            std::to_string(device.shared_per_block);
   return "";

@@ -82,8 +82,8 @@ TEST_CASE("spikes of 20 sigma, and in 16 bits logits in the thousands, stay with
     check_all_variants(p, Distribution::outliers);
     p.dtype = DType::fp16;
     p.scale = 10;
-    for (const char* name : {"mma_1_stage", "mma_2_stages", "mma_3_stages", "small_1_stage",
-                             "small_2_stages"}) {
+    for (const char* name :
+         {"mma_1_stage", "mma_2_stages", "mma_3_stages", "small_1_stage", "small_2_stages"}) {
       const Variant& variant = find_variant(stage_06_fp8_prefetch_v3, name);
       if (refusal(variant, p, device()).empty()) {
         check_variant(variant, p, Distribution::outliers);
@@ -221,7 +221,7 @@ TEST_CASE("quantised on the device is bit for bit what the host makes of it") {
         const Problem p = small(head_dim, dtype, false);
         HostInputs in = make_inputs(p, Distribution::outliers, 5);
         std::fill_n(in.k.begin(), p.kv_seq * head_dim, 0.0f);  // of head 0 in one of two batches
-        in.q[7] = INFINITY;  // of head 0
+        in.q[7] = INFINITY;                                    // of head 0
         const int last_head = p.kv_heads - 1;
         for (std::int64_t i = 0; i < p.kv_elements(); ++i) {  // a very small factor
           const bool here = i / head_dim / p.kv_seq % p.kv_heads == last_head;
