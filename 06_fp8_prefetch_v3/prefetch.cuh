@@ -84,7 +84,7 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
 template <typename T, int D_, int STAGES, int WARPS>
 struct MmaTile {
   static constexpr int D = D_, THREADS = 32 * WARPS;
-  static constexpr int BLOCKS_PER_SM = WARPS == 8 ? 1 : 2;  // at least: what registers allow
+  static constexpr int BLOCKS_PER_SM = WARPS == 8 ? 1 : D == 64 ? 3 : 2;  // what registers allow
   static constexpr int BLOCK_M = 16 * WARPS, BLOCK_N = D == 256 ? 32 : 64;
   static constexpr int ROW = D * sizeof(T);    // bytes of a row of Q or K
   static constexpr int TILE = BLOCK_N * ROW;   // bytes of a tile of K or V
