@@ -28,7 +28,7 @@ lab-watch:
 	@cmake -DLAB="$(LAB)" -DGPU="$(GPU)" -DSEED="$(SEED)" -DWATCH=1 -P common/cmake/lab.cmake
 
 grade:
-	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -DSEED="$(SEED)" -DJOBS="$(JOBS)" -DOUT="$(OUT)" -DAGAIN="$(AGAIN)" -P common/cmake/grade.cmake
+	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -DSEED="$(SEED)" -DJOBS="$(JOBS)" -DOUT="$(OUT)" -DAGAIN="$(AGAIN)" -DSINGLE="$(SINGLE)" -P common/cmake/grade.cmake
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan

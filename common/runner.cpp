@@ -173,8 +173,10 @@ void start_trace(const Options& options) {
   emulator::trace_wish() = {options.trace_block, options.trace_thread};
 }
 
-void write_trace(const Options& options, const std::string& program) {
+void write_trace(const Options& options, const Results& results) {
   const std::vector<std::string> kernels = emulator::take_traces();
+  const auto ran = [](const Row& row) { return row.refused.empty(); };
+  if (kernels.empty() && std::ranges::none_of(results.rows, ran)) return;  // the table says why
   if (kernels.empty()) {
     throw usage_error(
         "--trace " + std::to_string(options.trace_block) + "," +
@@ -182,7 +184,7 @@ void write_trace(const Options& options, const std::string& program) {
         ": no kernel that ran has this block and this thread in it; 0,0 is always there.");
   }
   std::string text = "{\"schema\": \"attention-ladder trace 1\", \"program\": \"";
-  text += program + "\", \"kernels\": [";
+  text += results.program + "\", \"kernels\": [";
   for (const std::string& kernel : kernels)
     text += (&kernel == &kernels[0] ? "\n" : ",\n") + kernel;
   write_text(options.trace_json, text + "\n]}\n");
@@ -194,11 +196,11 @@ void start_trace(const Options& options) {
       "--trace needs to see every load and store, which only the emulator does: build the preset "
       "emulator, then run the same program from build/emulator/bin.");
 }
-void write_trace(const Options&, const std::string&) {}
+void write_trace(const Options&, const Results&) {}
 #endif
 
 int finish(const Results& results, const Options& options, std::span<const TilePoint> tiles) {
-  if (options.trace_block >= 0) write_trace(options, results.program);
+  if (options.trace_block >= 0) write_trace(options, results);
   if (options.json != "-" && options.csv != "-" && options.trace_json != "-") {
     write_text("-", options.sweep == Sweep::tiles ? heat_map(results, tiles) : text_table(results));
   }

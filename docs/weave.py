@@ -45,6 +45,12 @@ A pair of comments in a Markdown file says what stands between them:
         The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
         with kernel=a only of those whose name begins with a.
 
+    <!-- weave: labs chapter=01_naive_qk -->
+    <!-- /weave -->
+
+        The labs of a chapter, from the facts at the top of their pages; without chapter=, of all, and
+        columns= picks of kind, minutes, teaches and answer.
+
 Without --check the files are rewritten. With it they are left alone, and every difference, missing
 file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
 are text like any other.
@@ -59,6 +65,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import tomllib
 
 OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
 CLOSE = "<!-- /weave -->"
@@ -485,6 +492,42 @@ def heat_map(root, arguments, page):
 
 
 # --------------------------------------------------------------------------------------------------
+# Labs
+
+LAB_KINDS = {"fill": "fill in", "broken": "find what is broken", "faster": "make it faster",
+             "variant": "graded: an instructor's seed decides"}
+LAB_COLUMNS = {"kind": "what to do", "minutes": "minutes", "teaches": "what it teaches",
+               "answer": "the answer, in words"}
+
+
+def labs(root, arguments, page):
+    chapter, columns = arguments.get("chapter"), arguments.get("columns", "kind,minutes").split(",")
+    for column in columns:
+        if column not in LAB_COLUMNS:
+            raise WeaveError(f"labs have no column {column}; there are: {', '.join(LAB_COLUMNS)}")
+    lines, minutes = [], 0
+    for path in sorted(root.glob(f"{chapter or '[0-9][0-9]_*'}/lab/[0-9]*_*.md")):
+        name = path.relative_to(root).as_posix()
+        try:
+            facts = tomllib.loads(read(root, name).split("+++\n", 2)[1])
+            link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
+            cells = {**facts, "kind": LAB_KINDS[facts["kind"]]}
+            minutes += facts["minutes"]
+            lines.append([f"`{name[:2]}.{path.name.split('_')[0]}`", f"[{facts['title']}]({link})"]
+                         + [" ".join(str(cells.get(column, "–")).split()).replace("|", "\\|")
+                            for column in columns])
+        except (IndexError, KeyError, tomllib.TOMLDecodeError) as failure:
+            raise WeaveError(f"{name} is not a lab ({failure})") from failure
+    if not lines:
+        raise WeaveError(f"{chapter}/lab has no labs" if chapter else "there are no labs")
+    table = markdown([("lab", True), ("", True)]
+                     + [(LAB_COLUMNS[column], column != "minutes") for column in columns], lines)
+    if chapter or "minutes" not in columns:
+        return table
+    return f"{table}\n\n*{len(lines)} labs, {minutes / 60:.0f} hours.*"
+
+
+# --------------------------------------------------------------------------------------------------
 # Pages
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
@@ -493,6 +536,7 @@ KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
     "gpus": (gpus, {"config", "dtype", "mask"}, set()),
+    "labs": (labs, set(), {"chapter", "columns"}),
     "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 

@@ -1,4 +1,5 @@
-# make grade DIR=submissions [LAB=04.1] [SEED=n] [JOBS=n] [OUT=folder] [AGAIN=1]: common/lab/grade.py
+# make grade DIR=submissions [LAB=04.1] [SEED=n] [JOBS=n] [OUT=folder] [AGAIN=1] [SINGLE=1]:
+# common/lab/grade.py
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 if(NOT DIR)
@@ -13,9 +14,12 @@ foreach(option LAB SEED JOBS OUT)
     list(APPEND arguments --${name} ${${option}})
   endif()
 endforeach()
-if(AGAIN)
-  list(APPEND arguments --again)
-endif()
+foreach(switch AGAIN SINGLE)
+  if(${switch})
+    string(TOLOWER ${switch} name)
+    list(APPEND arguments --${name})
+  endif()
+endforeach()
 execute_process(COMMAND python3 common/lab/grade.py ${arguments} WORKING_DIRECTORY ${AL_ROOT}
                 RESULT_VARIABLE code)
 if(code EQUAL 1)

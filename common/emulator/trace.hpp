@@ -24,16 +24,17 @@ namespace al::emulator {
 struct Grid;
 struct SharedArray;
 
-// --trace: this thread of this block, in the first launch of each kernel. Both count from 0 through
-// all dimensions; block -1: nobody asked.
+// --trace: this thread of this block, in the next launches. Both count from 0 through all
+// dimensions; block -1: nobody asked.
 struct TraceWish {
   std::int64_t block = -1;
   int thread = 0;
 };
 TraceWish& trace_wish();
 
-// What has been traced since the last call: JSON, one object for each kernel that has this block
-// and this thread.
+// What has been traced since the last call: JSON, one object for each launch that has this block
+// and this thread, the first kTracedLaunches of them.
+constexpr std::size_t kTracedLaunches = 32;
 std::vector<std::string> take_traces();
 
 class Trace {

@@ -11,9 +11,10 @@ DIR is a folder, or the zip file that Canvas, Moodle or Gradescope made of all s
     submissions/doejane_71_9042_fused.cuh                          as Canvas names files
     submissions/Jane Doe_71_assignsubmission_file_/fused.cuh       as Moodle names folders
 
-A folder that is itself one submission (04.1/fused.cuh, or fused.cuh with --lab) is graded alone, and
-the exit code is the verdict: 0 all labs passed, 1 not. With many students it is 0 when each has a
-verdict. 2: bad usage, or something went wrong that is not a student's fault.
+A folder that is itself one submission (04.1/fused.cuh, or fused.cuh with --lab, or anything with
+--single) is graded alone, and the exit code is the verdict: 0 all labs passed, 1 not. With many
+students it is 0 when each has a verdict. 2: bad usage, or something went wrong that is not a student's
+fault.
 
 Writes into OUT (build/grades):
 
@@ -188,7 +189,7 @@ def open_archives(student, scratch):
 
 def handed_in(student, lab, only_lab):
     """The files that a lab asks for: name → content. Raises Unreadable if they are not all there."""
-    files, seen = {}, []
+    files, seen, loose = {}, [], ""
     for base in student.folders:
         for folder, folders, names in os.walk(base):
             folders.sort()
@@ -198,7 +199,11 @@ def handed_in(student, lab, only_lab):
                         for part in pathlib.PurePath(folder).relative_to(base.parent).parts)
             for name in sorted(names):
                 path = pathlib.Path(folder, name)
-                if other or not plain(path) or not (inside or only_lab):
+                if other or not plain(path):
+                    continue
+                if not (inside or only_lab):
+                    loose = loose or next((name for wanted in lab.files
+                                           if pathlib.PurePath(wanted).name == name), "")
                     continue
                 seen.append(name)
                 for wanted in lab.files:
@@ -215,7 +220,8 @@ def handed_in(student, lab, only_lab):
     if student.trouble:
         raise Unreadable(student.trouble)
     if not seen:
-        raise NothingHandedIn(f"nothing was handed in for lab {lab.id}")
+        raise NothingHandedIn(f"nothing was handed in for lab {lab.id}"
+                              + (f": {loose} is there, but in no folder named {lab.id}" if loose else ""))
     there = ", ".join(dict.fromkeys(seen[:8]))
     raise Unreadable(f"{missing[0]} is missing; handed in: {there}")
 
@@ -469,6 +475,7 @@ def main(arguments, labs=None, judge=None):
     parser.add_argument("folder", type=pathlib.Path, help="of submissions, or a zip file of them")
     parser.add_argument("--lab", default="", help="as in 04.1 or 04.1,04.2; without: all that were handed in")
     parser.add_argument("--seed", type=int, help="of the variants")
+    parser.add_argument("--single", action="store_true", help="the folder is one submission")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2),
                         help="submissions at a time (half as many as there are cores)")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build" / "grades")
@@ -508,10 +515,11 @@ def run(options, labs, judge):
             folder = scratch / "all"
         folder = folder.resolve()
         (scratch / "unpacked").mkdir()
-        alone = is_submission(folder, labs)
+        alone = options.single or is_submission(folder, labs)
         if alone:
-            student = Student(folder.name)
+            student = Student(options.folder.resolve().name)
             student.folders.append(folder)
+            open_archives(student, scratch / "unpacked")
             students = {student.name: student}
         else:
             students = find_students(folder, labs, scratch / "unpacked")

@@ -205,7 +205,7 @@ class Comparison {
     }
     double best = 0;
     std::string sentence;
-    for (const NamedMistake& m : usual_mistakes(case_, rules_, block_n_)) {
+    for (const NamedMistake& m : usual_mistakes(case_, rules_, block_m_, block_n_)) {
       const Answer a = answer<double>(case_, inputs_, rules_, block_n_, m.mistake);
       std::size_t same = 0, explained = 0;
       for_each([&](std::size_t at, std::int64_t row) {

@@ -53,15 +53,16 @@ def compile_commands(lab, source, overlay, program, build):
         words.pop(0)
     out = words.index("-o")
     del words[out:out + 2]
-    words = [w for w in words if w not in ("-Werror", "-Werror=all-warnings", "-lineinfo", "-c",
-                                           entry["file"])]
+    words = [w for w in words if w not in ("-Werror", "all-warnings", "-c", entry["file"])]
     if not build.name.startswith("cuda"):
         words = ["-O1" if w == "-O3" else w for w in words]
     first_include = next(i for i, w in enumerate(words) if w.startswith("-I"))
     words.insert(first_include, f"-I{overlay}")
-    defines = [f"-DAL_LAB_LAUNCH={lab.facts['launch']}"]
+    # Not as -D: nvcc takes the commas of template arguments for its own.
+    name = overlay / "launch.hpp"
+    name.write_text(f"#define AL_LAB_LAUNCH {lab.facts['launch']}\n")
     link = json.loads((build / "lab.json").read_text())
-    compiling = [*words, *defines, "-c", str(source), "-o", f"{program}.o"]
+    compiling = [*words, "-include", str(name), "-c", str(source), "-o", f"{program}.o"]
     linking = [link["linker"], f"{program}.o", "-o", str(program), *link["libraries"]]
     return compiling, linking
 

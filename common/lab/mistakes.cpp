@@ -4,7 +4,8 @@
 
 namespace al::lab {
 
-std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_n) {
+std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_m,
+                                         int block_n) {
   const Problem& p = c.problem;
   const bool from_qk = reads(p.operation, Tensor::q), to_O = reads(p.operation, Tensor::v);
   const bool softmax = p.operation != Operation::scores && p.operation != Operation::pv;
@@ -56,6 +57,11 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
         {.mask_shift = 1});
     add(causal, "with the mask one key too near: a query does not see its own key",
         {.mask_shift = -1});
+    add(causal && block_m > block_n && block_n > 0,
+        fmt::format("with a mask in a block's last tile of keys alone: its {} queries have their "
+                    "diagonals in {} tiles",
+                    block_m, block_m / block_n),
+        {.one_masked_tile = block_m});
     const int tile = block_n > 0 ? block_n : 32;
     if (p.kv_seq > tile) {
       const int whole = p.kv_seq / tile * tile, last = (p.kv_seq - 1) / tile * tile;

@@ -14,6 +14,7 @@ struct NamedMistake {
 };
 
 // Those that can change the answer of this case.
-std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_n);
+std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_m,
+                                         int block_n);
 
 }  // namespace al::lab

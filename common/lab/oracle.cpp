@@ -55,7 +55,12 @@ struct RowMaker {
   int end() const {
     if (!causal()) return keys;
     const int diagonal = mistake.top_left ? i : i + keys - p.seq;
-    return std::clamp(diagonal + 1 + mistake.mask_shift, 0, keys);
+    int sees = diagonal + 1 + mistake.mask_shift;
+    if (const int rows = mistake.one_masked_tile; rows > 0) {
+      const int of_block = std::min((i / rows + 1) * rows, p.seq) + keys - p.seq;
+      sees = std::max(sees, (of_block - 1) / block_n * block_n);
+    }
+    return std::clamp(sees, 0, keys);
   }
   bool sees(int j) const {
     if (j < mistake.keys_begin || (mistake.keys_end >= 0 && j >= mistake.keys_end)) return false;

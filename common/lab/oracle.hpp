@@ -27,6 +27,7 @@ struct Mistake {
   bool V_next_row = false;              // weight j times row j + 1 of V
   bool V_layout = false;  // V read as [Nkv, D] where it is [D, Nkv], or the other way round
   int keys_begin = 0, keys_end = -1;  // only these keys are taken in; -1: all
+  int one_masked_tile = 0;            // > 0: so many queries a block mask their last tile alone
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
   bool no_prefix = false, no_window = false, no_cap = false, no_alibi = false;
   int window_shift = 0;

@@ -96,15 +96,16 @@ TEST_CASE("a trace is bounded, and says so" NEEDS_HOOKS) {
   CHECK(traces[0].ends_with(R"("cut":"the first 64 phases are here, 37 more followed"})"));
 }
 
-TEST_CASE(
-    "only the first launch of a kernel that has this block and thread is traced" NEEDS_HOOKS) {
+TEST_CASE("launches that have this block and thread are traced, so many of them" NEEDS_HOOKS) {
   {
     const Traced traced(2, 0);
     run_collide(2);  // has no block 2
     CHECK(emulator::take_traces().empty());
     run_collide(3);
     run_collide(4);
-    CHECK(emulator::take_traces().size() == 1);
+    CHECK(emulator::take_traces().size() == 2);
+    for (std::size_t i = 0; i < emulator::kTracedLaunches + 2; ++i) run_collide(3);
+    CHECK(emulator::take_traces().size() == emulator::kTracedLaunches);
   }
   {
     const Traced traced(0, 64);  // has no thread 64

@@ -183,6 +183,16 @@ class Made(unittest.TestCase):
         self.assertEqual(self.grade()[0], 1)
         self.assertEqual(self.grade("--lab", "04.1")[0], 0)
         self.assertEqual(self.grade("--lab", "04.1", folder=self.given / "04.1")[0], 0)
+        # As a student's own repository: student/04.1.
+        self.write("repository/student/04.1/fused.cuh", "wrong")
+        code, rows = self.grade("--single", folder=self.given / "repository")
+        self.assertEqual((code, list(rows)), (1, [("repository", "04.1")]))
+
+    def test_a_file_in_no_labs_folder(self):
+        self.write("alice/04.1/fused.cuh")
+        self.write("bob/fused.cuh")
+        _, rows = self.grade()
+        self.assertIn("fused.cuh is there, but in no folder named 04.1", rows["bob", "04.1"]["reason"])
 
     def test_usage(self):
         self.write("alice/04.1/fused.cuh")

@@ -366,6 +366,31 @@ class Gpus(Chapters):
         self.assertIn("no folder with a chapter's results", self.complaint(f"gpus {self.WHICH}"))
 
 
+class Labs(Repository):
+    def test_from_their_facts(self):
+        self.write("01_naive_qk/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 20\n+++\n')
+        self.write("01_naive_qk/lab/1_score.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 5\n+++\n')
+        lines = self.woven("labs chapter=01_naive_qk").split("\n")
+        self.assertEqual(lines[2:], ["| `01.1` | [One](01_naive_qk/lab/1_score.md) | fill in | 5 |",
+                                     "| `01.2` | [Banks](01_naive_qk/lab/2_banks.md) | make it faster | 20 |"])
+
+    def test_errors(self):
+        self.assertIn("01_naive_qk/lab has no labs", self.complaint("labs chapter=01_naive_qk"))
+        self.write("01_naive_qk/lab/1_score.md", "no facts")
+        self.assertIn("1_score.md is not a lab", self.complaint("labs chapter=01_naive_qk"))
+        self.assertIn("no column colour", self.complaint("labs columns=colour"))
+
+    def test_those_of_all_chapters(self):
+        self.assertIn("there are no labs", self.complaint("labs"))
+        self.write("02_softmax/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n+++\n')
+        self.write("01_naive_qk/lab/1_one.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
+                   "teaches = 'a | b'\n+++\n")
+        self.assertEqual(self.woven("labs columns=minutes,teaches").split("\n"), [
+            "| lab |  | minutes | what it teaches |", "| --- | --- | ---: | --- |",
+            "| `01.1` | [One](01_naive_qk/lab/1_one.md) | 15 | a \\| b |",
+            "| `02.2` | [Banks](02_softmax/lab/2_banks.md) | 105 | – |", "", "*2 labs, 2 hours.*"])
+
+
 class HeatMap(Repository):
     def test_the_fastest_of_each_tile(self):
         sweep = results([row("64x64x128", 9.5), row("64x64x256", 8), row("64x128x256", 7.25),

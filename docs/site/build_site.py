@@ -182,7 +182,8 @@ class Site:
         elif here.suffix in AS_THEY_ARE:
             place, make = path, self.copy
         else:
-            place, make = path.with_name(path.name + ".md"), self.source_page
+            visible = pathlib.PurePosixPath(*(part.lstrip(".") for part in path.parts))  # or mkdocs skips it
+            place, make = visible.with_name(visible.name + ".md"), self.source_page
         if place not in self.made:
             self.made.add(place)
             make(path, place)

@@ -13,17 +13,18 @@ import tempfile
 
 #  chapter, arguments, thread: of block 0. (The Hopper kernels need one thread of each role.)
 RUNS = {
-    "01_naive_qk": [("--variant uncoalesced,coalesced,shared_tiles,register_tiles --dtype fp32", 37)],
-    "02_softmax": [("--variant three_pass,one_pass,online", 37)],
-    "03_pv": [("--variant coalesced,shared_tiles,register_tiles", 37)],
-    "04_fused_v1": [("--variant fused", 37)],
-    "05_epilogue_norm_v2": [("--variant fused", 37)],
-    "06_fp8_prefetch_v3": [("--variant mma_2_stages", 37)],
-    "07_flash_decoding": [("--variant split,tensor_cores", 37)],
-    "08_wmma": [("--variant one_warp,longest_first", 37)],
-    "09_cute": [("--variant flash_sm80", 37), ("--variant specialised", 0), ("--variant specialised", 165)],
+    "01_naive_qk": [("--full --variant uncoalesced,coalesced,shared_tiles,register_tiles --dtype fp32", 37)],
+    "02_softmax": [("--full --variant three_pass,one_pass,online", 37)],
+    "03_pv": [("--full --variant coalesced,shared_tiles,register_tiles", 37)],
+    "04_fused_v1": [("--full --variant fused", 37)],
+    "05_epilogue_norm_v2": [("--full --variant fused", 37)],
+    "06_fp8_prefetch_v3": [("--full --variant mma_2_stages", 37)],
+    "07_flash_decoding": [("--seq 1 --kv-seq 1024 --heads 4 --kv-heads 1 --variant split,tensor_cores", 37)],
+    "08_wmma": [("--full --variant one_warp,longest_first", 37)],
+    "09_cute": [("--full --variant flash_sm80", 37), ("--causal --variant specialised", 0),
+                ("--causal --variant specialised", 165)],
 }
-PROBLEM = "--batch 1 --heads 1 --seq 256 --head-dim 64 --full --check"
+PROBLEM = "--batch 1 --heads 1 --seq 256 --head-dim 64 --check"
 SHAPES = {"Q": "D", "K": "D", "V": "D", "O": "D", "S": "N", "P": "N"}  # what a row of it counts
 LANES_SHOWN = 32
 
@@ -202,16 +203,16 @@ class Source:
         return [(file, int(line)) for file, line in re.findall(r"([\w./]+):(\d+)", where)]
 
     def html(self, where):
-        """The innermost line in this chapter, and the lines that called it."""
-        frames = self.frames(where)
-        own = [frame for frame in frames if frame[0].startswith(self.stage + "/")] or frames
+        """The line of the kernel, and below it the lines of the functions that it calls."""
+        frames = self.frames(where)[::-1]
+        own = [frame for frame in frames if frame[0].startswith(self.stage + "/")]
+        own = own or [frame for frame in frames if (self.site.root / frame[0]).exists()]
         if not own:
             return html.escape(where)
-        file, line = own[0]
-        text = self.text(file, line)
-        called = [self.link(f, n) for f, n in own[1:]]
-        return (f"{self.link(file, line)} <code>{html.escape(text)}</code>"
-                + (f"<br><small>called from line {', '.join(called)}</small>" if called else ""))
+        if len(own) > 3:
+            own = [own[0], *own[-2:]]
+        return "".join(f'<div style="padding-left:{depth}em">{self.link(file, line)} <code>{html.escape(self.text(file, line))}'
+                       "</code></div>" for depth, (file, line) in enumerate(own))
 
     def text(self, file, line):
         if file not in self.files:
@@ -285,7 +286,7 @@ def element_bytes(arguments):
 
 def kernel_html(kernel, arguments, source):
     size = element_bytes(arguments)
-    D, N = (int(re.search(rf"--{name} (\d+)", arguments)[1]) for name in ("head-dim", "seq"))
+    D, N = (int(re.findall(rf"--{name} (\d+)", arguments)[-1]) for name in ("head-dim", "seq"))
     elements = {name: 4 if name == "S" else size for name in SHAPES}
     row_bytes = {name: {"D": D, "N": N}[of] * elements[name] for name, of in SHAPES.items()}
     phases = runs_of_phases(kernel["phases"])
