@@ -12,10 +12,9 @@ using namespace cute;
 // p at p ^ r, so that ldmatrix, which reads one piece of 8 rows at once, finds them in 8 different
 // groups of banks. (Rows of 64 bytes: two to a line of banks, so p ^ (r / 2).)
 // [snippet box]
-template <int COLUMNS>
-using SwizzledBox =
-    decltype(composition(Swizzle<COLUMNS == 64 ? 3 : 2, 3, 3>{},
-                         Layout<Shape<_8, Int<COLUMNS>>, Stride<Int<COLUMNS>, _1>>{}));
+template <int COLUMNS, int BITS = COLUMNS == 64 ? 3 : 2>  // of p and r
+using SwizzledBox = decltype(composition(
+    Swizzle<BITS, 3, 3>{}, Layout<Shape<_8, Int<COLUMNS>>, Stride<Int<COLUMNS>, _1>>{}));
 // [/snippet]
 
 // [snippet views]

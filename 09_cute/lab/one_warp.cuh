@@ -1,5 +1,5 @@
-// Attention by single warps, written out in loops: of CuTe it takes the chapter's layouts alone, so it
-// compiles in seconds. For the labs: fp16, D = 64, lengths that are multiples of 32.
+// Attention by single warps, written out in loops: of CuTe it takes the chapter's layouts alone, so
+// it compiles in seconds. For the labs: fp16, D = 64, lengths that are multiples of 32.
 #pragma once
 
 #include <cmath>
@@ -18,11 +18,11 @@ __device__ inline std::uint32_t pair(__half low, __half high) {
   return __half_as_ushort(low) | std::uint32_t(__half_as_ushort(high)) << 16;
 }
 
-// A block is a warp and computes 16 rows of O: a lane rows lane / 4 and that + 8, of every 8 columns
-// the two from lane % 4 * 2 on.
-//   Q [B·Hq, Nq, D]   K, V [B·Hkv, Nkv, D]   O [B·Hq, Nq, D]
+// A block is a warp and computes 16 rows of O: a lane rows lane / 4 and that + 8, of every 8
+// columns the two from lane % 4 * 2 on.
+//   Q [B·Hq, Nq, D]   K, V [B·Hkv, Nkv, D]   O [B·Hq, Nq, D]   LSE [B·Hq, Nq]
 template <int D, int BLOCK_N>
-__global__ void one_warp(const __half* Q, const __half* K, const __half* V, __half* O,
+__global__ void one_warp(const __half* Q, const __half* K, const __half* V, __half* O, float* LSE,
                          KernelShape shape) {
   const int lane = threadIdx.x, row = lane / 4, column = lane % 4 * 2;
   const int tiles_m = shape.Nq / 16, row0 = blockIdx.x % tiles_m * 16, bh = blockIdx.x / tiles_m;
@@ -49,7 +49,7 @@ __global__ void one_warp(const __half* Q, const __half* K, const __half* V, __ha
   float O_rmem[D / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
 
   for (int j = 0; j < shape.Nkv; j += BLOCK_N) {
-    __syncwarp();  // everyone is done reading K_smem
+    __syncwarp();                                       // everyone is done reading K_smem
     for (int x = lane; x < BLOCK_N * D / 8; x += 32) {  // 16 bytes a lane
       const int key = x / (D / 8), d = x % (D / 8) * 8;
       reinterpret_cast<uint4&>(K_smem[in_K(key, d)]) =
@@ -107,6 +107,9 @@ __global__ void one_warp(const __half* Q, const __half* K, const __half* V, __ha
       O[(row + 8 * r) * D + d / 2 * 8 + column + d % 2] =
           __half(l[r] == 0 ? 0 : O_rmem[d / 2][2 * r + d % 2] / l[r]);
     }
+    if (LSE && lane % 4 == 0) {
+      LSE[std::size_t(bh) * shape.Nq + row0 + row + 8 * r] = m[r] + logf(l[r]);
+    }
   }
 }
 
@@ -119,7 +122,7 @@ inline void launch_one_warp(const Problem& p, const Arguments& a, Stream stream)
           .shared_bytes = shared_bytes<__half[BLOCK_N * D]>(),
           .stream = stream},
          static_cast<const __half*>(a.q), static_cast<const __half*>(a.k),
-         static_cast<const __half*>(a.v), static_cast<__half*>(a.out), KernelShape(p));
+         static_cast<const __half*>(a.v), static_cast<__half*>(a.out), a.lse, KernelShape(p));
 }
 
 }  // namespace al::cute_attention
