@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, WIDTH, HIDDEN = 3, 4, 2, 64, 128, 256
 VOCABULARY = 128  # ASCII
-CONTEXT, BATCH = 128, 16  # of training
+CONTEXT, BATCH = 64, 16  # of training
 ROOM = 256  # keys that the cache has room for
 PAGE = 16
 PROMPTS = ["The kernel ", "Each thread reads ", "How much does it cost? The softmax ",
@@ -241,7 +241,7 @@ def main():
                         help="05_epilogue_norm_v2 in float32, 09_cute in 16 bits")
     parser.add_argument("--pages", action="store_true", help="the cache in pages")
     parser.add_argument("--steps", type=int, default=64, help="bytes to write")
-    parser.add_argument("--training", type=int, default=200, help="steps of training")
+    parser.add_argument("--training", type=int, default=300, help="steps of training")
     options = parser.parse_args()
     device = options.device
     if device == "cuda" and not torch.cuda.is_available():
@@ -253,7 +253,7 @@ def main():
     options.steps = min(options.steps, ROOM - max(map(len, PROMPTS)))
 
     if device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # the model is small, and the emulator has the other cores
     weights = train(device, options.training)
     weights = {name: x.detach().to(dtype) for name, x in weights.items()}
     with torch.no_grad():
