@@ -3,12 +3,13 @@
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
 
-.PHONY: help ladder test bench sweep profile docs plots format clean $(STAGES)
+.PHONY: help ladder test bench results sweep profile docs plots site site-serve site-look format clean \
+        lab lab-watch grade $(STAGES)
 
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench docs plots format:
+ladder test bench results docs plots site format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
@@ -16,6 +17,18 @@ $(STAGES):
 
 sweep profile:
 	$(cmake) -DSTAGE=$(STAGE) -P common/cmake/$@.cmake
+
+site-serve site-look: site
+	$(cmake) -DTHEN=$@ -P common/cmake/site.cmake
+
+lab:
+	@cmake -DLAB="$(LAB)" -DHINT="$(HINT)" -DRESET="$(RESET)" -DGPU="$(GPU)" -DSEED="$(SEED)" -P common/cmake/lab.cmake
+
+lab-watch:
+	@cmake -DLAB="$(LAB)" -DGPU="$(GPU)" -DSEED="$(SEED)" -DWATCH=1 -P common/cmake/lab.cmake
+
+grade:
+	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -DSEED="$(SEED)" -DJOBS="$(JOBS)" -DOUT="$(OUT)" -DAGAIN="$(AGAIN)" -DSINGLE="$(SINGLE)" -P common/cmake/grade.cmake
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan

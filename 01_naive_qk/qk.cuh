@@ -73,7 +73,9 @@ __global__ void qk_coalesced(const T* Q, const T* K, float* S, KernelShape shape
 
   const T* q = Q + (size_t(bh) * shape.Nq + i) * shape.D;
   const T* k = K + (size_t(shape.kv_head(bh)) * shape.Nkv + j) * shape.D;
+  // [hole score]
   S[(size_t(bh) * shape.Nq + i) * shape.Nkv + j] = shape.scale * dot(q, k, shape.D);
+  // [/hole]
 }
 // [/snippet]
 

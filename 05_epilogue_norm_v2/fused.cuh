@@ -356,6 +356,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
       for (int m = 0; m < TM; ++m) {
         top[m] = row_reduce<Tile>(top[m], [](float x, float y) { return fmaxf(x, y); });
         const float m_new = fmaxf(m_rmem[m], top[m] * to_exponent);
+        // [hole rescale]
         alpha[m] = exponential<EXP2>(m_rmem[m] - finite(m_new));
         m_rmem[m] = m_new;
         if constexpr (EPILOGUE_NORM) {
@@ -363,6 +364,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
 #pragma unroll
           for (int n = 0; n < TD; ++n) O_rmem[m][n] *= alpha[m];
         }
+        // [/hole]
       }
     }
 #pragma unroll

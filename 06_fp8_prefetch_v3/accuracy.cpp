@@ -1,7 +1,9 @@
 #include "06_fp8_prefetch_v3/accuracy.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "common/buffer.hpp"
@@ -18,7 +20,9 @@ namespace {
 double rounding_variance(DType format, double x) {
   const bool e4m3 = format == DType::e4m3;
   const double magnitude = std::max(std::abs(x), e4m3 ? 0x1p-6 : 0x1p-14);
-  const double step = std::ldexp(1.0, std::ilogb(magnitude) - (e4m3 ? 3 : 2));
+  const double power_below =  // a double less its mantissa
+      std::bit_cast<double>(std::bit_cast<std::uint64_t>(magnitude) & 0x7ff0000000000000);
+  const double step = power_below * (e4m3 ? 0x1p-3 : 0x1p-2);
   return x == 0 ? 0 : step * step / 12;
 }
 // [/snippet]
@@ -44,14 +48,16 @@ std::vector<float> downloaded(const DeviceBuffer& buffer, const void* data, DTyp
 std::vector<float> untiled(const std::vector<float>& tiles, const Problem& p, int key_groups) {
   std::vector<float> v(p.kv_elements());
   const int D = p.head_dim;
-  for (std::int64_t bh = 0; bh < std::int64_t{p.batch} * p.kv_heads; ++bh) {
-    for (int j = 0; j < p.kv_seq; ++j) {
-      const int key = j % 16, place = key % 8 / 2 * 4 + key / 8 * 2 + key % 2;
+  const std::int64_t rows = std::int64_t{p.batch} * p.kv_heads * p.kv_seq;
+  parallel_for(rows, 256, 0, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t bh = row / p.kv_seq, j = row % p.kv_seq, key = j % 16;
+      const std::int64_t place = key % 8 / 2 * 4 + key / 8 * 2 + key % 2;
       for (int d = 0; d < D; ++d) {
-        v[(bh * p.kv_seq + j) * D + d] = tiles[((bh * key_groups + j / 16) * D + d) * 16 + place];
+        v[row * D + d] = tiles[((bh * key_groups + j / 16) * D + d) * 16 + place];
       }
     }
-  }
+  });
   return v;
 }
 
@@ -145,61 +151,69 @@ Errors compare_rows(const Problem& p, const ReferenceRows& exact, const std::vec
 
 }  // namespace
 
-Accuracy measure_accuracy(const Problem& p, const Setting& setting) {
-  const DType format = setting.how.format;
-  const HostInputs in16 = make_inputs(p, setting.data, 1);
+std::vector<Accuracy> measure_accuracy(const Problem& p, Distribution data,
+                                       std::span<const Setting> settings) {
+  const HostInputs in16 = make_inputs(p, data, 1);
   const DeviceBuffer q = uploaded(p.dtype, in16.q, "Q"), k = uploaded(p.dtype, in16.k, "K"),
                      v = uploaded(p.dtype, in16.v, "V");
   DeviceBuffer O_device(p.out_bytes(), "O");
-  O_device.poison();
+  const std::vector<std::int64_t> rows = rows_to_check(p);
+  const ReferenceRows exact16 = reference(p, in16, rows);
 
   const int key_groups = key_groups_of_best(p);
   DeviceBuffer workspace(Tensors8::bytes(p, key_groups), "workspace");
   const Tensors8 x(p, key_groups, workspace.data());
-  launch_quantise(p, setting.how, {.q = q.data(), .k = k.data(), .v = v.data()}, x, key_groups,
-                  nullptr);
-  launch_best(p,
-              {.dtype = format,
-               .q = x.q,
-               .k = x.k,
-               .v = x.v_tiles,
-               .scales = {x.q_scale, x.k_scale, x.v_scale},
-               .key_groups = key_groups,
-               .out_dtype = p.out_dtype(),
-               .out = O_device.data(),
-               .lse = nullptr,
-               .scale_P = setting.scale_P},
-              nullptr);
-  synchronize();
-  const std::vector<float> O =
-      downloaded(O_device, O_device.data(), p.out_dtype(), p.out_elements());
+  const auto measure = [&](const Setting& setting) {
+    const DType format = setting.how.format;
+    O_device.poison();
+    launch_quantise(p, setting.how, {.q = q.data(), .k = k.data(), .v = v.data()}, x, key_groups,
+                    nullptr);
+    launch_best(p,
+                {.dtype = format,
+                 .q = x.q,
+                 .k = x.k,
+                 .v = x.v_tiles,
+                 .scales = {x.q_scale, x.k_scale, x.v_scale},
+                 .key_groups = key_groups,
+                 .out_dtype = p.out_dtype(),
+                 .out = O_device.data(),
+                 .lse = nullptr,
+                 .scale_P = setting.scale_P},
+                nullptr);
+    synchronize();
+    const std::vector<float> O =
+        downloaded(O_device, O_device.data(), p.out_dtype(), p.out_elements());
 
-  Problem p8 = p;
-  p8.dtype = format;
-  HostInputs in8;
-  in8.q = downloaded(workspace, x.q, format, p.q_elements());
-  in8.k = downloaded(workspace, x.k, format, p.kv_elements());
-  in8.v = untiled(downloaded(workspace, x.v_tiles, format,
-                             std::size_t(p.batch) * p.kv_heads * key_groups * 16 * p.head_dim),
-                  p, key_groups);
-  in8.q_scale = downloaded(workspace, x.q_scale, DType::fp32, p.heads);
-  in8.k_scale = downloaded(workspace, x.k_scale, DType::fp32, p.kv_heads);
-  in8.v_scale = downloaded(workspace, x.v_scale, DType::fp32, p.kv_heads);
+    Problem p8 = p;
+    p8.dtype = format;
+    HostInputs in8;
+    in8.q = downloaded(workspace, x.q, format, p.q_elements());
+    in8.k = downloaded(workspace, x.k, format, p.kv_elements());
+    in8.v = untiled(downloaded(workspace, x.v_tiles, format,
+                               std::size_t(p.batch) * p.kv_heads * key_groups * 16 * p.head_dim),
+                    p, key_groups);
+    in8.q_scale = downloaded(workspace, x.q_scale, DType::fp32, p.heads);
+    in8.k_scale = downloaded(workspace, x.k_scale, DType::fp32, p.kv_heads);
+    in8.v_scale = downloaded(workspace, x.v_scale, DType::fp32, p.kv_heads);
 
-  const std::vector<std::int64_t> rows = rows_to_check(p);
-  const ReferenceRows exact8 = reference(p8, in8, rows), exact16 = reference(p, in16, rows);
-  std::vector<Predicted> predicted(rows.size());
-  parallel_for(std::ssize(rows), 4, 0, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const std::int64_t bh = rows[r] / p.seq, keys = bh / p.group() * p.kv_seq * p.head_dim;
-      const int visible = p.visible_keys(static_cast<int>(rows[r] % p.seq));
-      predicted[r] = predict_row(p, in8, setting, static_cast<int>(bh % p.heads), visible,
-                                 in8.q.data() + rows[r] * p.head_dim, in8.k.data() + keys,
-                                 in8.v.data() + keys);
-    }
-  });
-  return {compare_rows(p, exact8, O, predicted, &Predicted::kernel),
-          compare_rows(p, exact16, O, predicted, &Predicted::total)};
+    const ReferenceRows exact8 = reference(p8, in8, rows);
+    std::vector<Predicted> predicted(rows.size());
+    parallel_for(std::ssize(rows), 4, 0, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const std::int64_t bh = rows[r] / p.seq, keys = bh / p.group() * p.kv_seq * p.head_dim;
+        const int visible = p.visible_keys(static_cast<int>(rows[r] % p.seq));
+        predicted[r] = predict_row(p, in8, setting, static_cast<int>(bh % p.heads), visible,
+                                   in8.q.data() + rows[r] * p.head_dim, in8.k.data() + keys,
+                                   in8.v.data() + keys);
+      }
+    });
+    return Accuracy{compare_rows(p, exact8, O, predicted, &Predicted::kernel),
+                    compare_rows(p, exact16, O, predicted, &Predicted::total)};
+  };
+
+  std::vector<Accuracy> accuracies;
+  for (const Setting& setting : settings) accuracies.push_back(measure(setting));
+  return accuracies;
 }
 
 }  // namespace al::fp8

@@ -1,13 +1,15 @@
 // How far 8 bits are from the truth, and how far theory says they should be.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "06_fp8_prefetch_v3/kernels.hpp"
 #include "common/data.hpp"
 
 namespace al::fp8 {
 
 struct Setting {
-  Distribution data = Distribution::normal;
   Quantisation how = {};
   bool scale_P = true;
 };
@@ -26,7 +28,9 @@ struct Accuracy {
   Errors total;   // against float64 from the 16-bit inputs: the inputs' rounding as well
 };
 
-// Quantises the problem's inputs (fp16 or bf16), runs this device's kernel on them and compares.
-Accuracy measure_accuracy(const Problem& p, const Setting& setting);
+// For each setting: quantises the problem's inputs (fp16 or bf16), runs this device's kernel on them
+// and compares.
+std::vector<Accuracy> measure_accuracy(const Problem& p, Distribution data,
+                                       std::span<const Setting> settings);
 
 }  // namespace al::fp8

@@ -11,21 +11,20 @@
 #include "common/buffer.hpp"
 #include "common/error.hpp"
 #include "common/options.hpp"
+#include "common/roofline.hpp"
 
 namespace al::fp8 {
 namespace {
 
-struct Line {
+constexpr struct {
   const char* name;
-  Quantisation how;
-  bool scale_P = true;
-};
-constexpr Line kLines[] = {
+  Setting setting;
+} kLines[] = {
     {"e4m3", {}},
-    {"e4m3, a factor a tensor", {.per_head = false}},
-    {"e4m3, Q and K rotated", {.rotate = true}},
-    {"e4m3, P in [0, 1]", {}, false},
-    {"e5m2", {.format = DType::e5m2}},
+    {"e4m3, a factor a tensor", {.how = {.per_head = false}}},
+    {"e4m3, Q and K rotated", {.how = {.rotate = true}}},
+    {"e4m3, P in [0, 1]", {.scale_P = false}},
+    {"e5m2", {.how = {.format = DType::e5m2}}},
 };
 
 void print_errors(const Errors& e) {
@@ -41,23 +40,31 @@ void print_table(const Problem& p) {
     std::printf("%9s %9s %9s %9s", "whole", "predicted", "worst row", "max abs");
   }
   std::printf("\n");
+  std::vector<Setting> settings;
+  for (const auto& line : kLines) settings.push_back(line.setting);
   for (const Distribution data : {Distribution::normal, Distribution::outliers}) {
     std::printf("%s\n",
                 data == Distribution::normal ? "normal data" : "one in 1024 is 20 times larger");
-    for (const Line& line : kLines) {
-      const Accuracy a = measure_accuracy(p, {data, line.how, line.scale_P});
-      std::printf("  %-25s ", line.name);
-      print_errors(a.kernel);
+    const std::vector<Accuracy> accuracies = measure_accuracy(p, data, settings);
+    for (std::size_t i = 0; i < accuracies.size(); ++i) {
+      std::printf("  %-25s ", kLines[i].name);
+      print_errors(accuracies[i].kernel);
       std::printf(" ");
-      print_errors(a.total);
+      print_errors(accuracies[i].total);
       std::printf("\n");
     }
   }
 }
 
 #ifndef AL_EMULATOR
-// Q, K and V read twice (for the largest, and to be divided), and written.
-void print_time(const Problem& p) {
+void print_time(const char* name, double bytes, const Enqueue& enqueue, int sets) {
+  const double ms = benchmark(enqueue, sets).primary.median_ms, gbps = bytes / ms / 1e6;
+  std::printf("  %-35s %6.0f MB %8.4f ms %6.0f GB/s %4.0f %% of a copy\n", name, bytes / 1e6, ms, gbps,
+              100 * gbps / copy_gbps_at(static_cast<std::size_t>(bytes)));
+}
+
+// What comes before the attention of every row that takes 16 bits, or 8 bits with V in rows.
+void print_times(const Problem& p) {
   const int key_groups = key_groups_of_best(p);
   const std::size_t q_bytes = p.q_elements() * bytes_of(p.dtype);
   const std::size_t kv_bytes = p.kv_elements() * bytes_of(p.dtype);
@@ -70,21 +77,29 @@ void print_time(const Problem& p) {
     v.emplace_back(kv_bytes, "V");
     workspace.emplace_back(bytes, "workspace");
   }
+  std::printf("before attention\n");
   for (const bool rotate : {false, true}) {
-    const Benchmark time = benchmark(
-        [&](int set, Stream stream) {
-          launch_quantise(p, {.rotate = rotate},
-                          {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
-                          Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
-        },
-        sets);
-    const double moved = 2.5 * (q_bytes + 2 * kv_bytes);
-    std::printf("quantising Q, K and V%s: %.4f ms, %.0f GB/s\n", rotate ? ", Q and K rotated" : "",
-                time.primary.median_ms, moved / time.primary.median_ms / 1e6);
+    // Read twice, for the largest and to be divided, and written in half the bytes.
+    print_time(rotate ? "Q, K, V to 8 bits, Q and K rotated" : "Q, K, V to 8 bits",
+               2.5 * (q_bytes + 2 * kv_bytes),
+               [&](int set, Stream stream) {
+                 launch_quantise(p, {.rotate = rotate},
+                                 {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
+                                 Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
+               },
+               sets);
   }
+  Problem p8 = p;
+  p8.dtype = DType::e4m3;
+  print_time("V of 8 bits laid in tiles", 2.0 * p.kv_elements(),
+             [&](int set, Stream stream) {
+               launch_tile_V(p8, v[set].data(), Tensors8(p, key_groups, workspace[set].data()).v_tiles,
+                             key_groups, stream);
+             },
+             sets);
 }
 #else
-void print_time(const Problem&) {}
+void print_times(const Problem&) {}
 #endif
 
 int run(int argc, char** argv) {
@@ -101,7 +116,7 @@ int run(int argc, char** argv) {
       throw usage_error("The table is made of fp16 or bf16 inputs at --head-dim 64, 128 or 256.");
     }
     print_table(p);
-    print_time(p);
+    print_times(p);
   }
   return static_cast<int>(ExitCode::right);
 }

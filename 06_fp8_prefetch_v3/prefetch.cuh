@@ -23,6 +23,7 @@
 #include "common/ptx/cp_async.cuh"
 #include "common/ptx/ldmatrix.cuh"
 #include "common/ptx/mma.cuh"
+#include "common/ptx/widen.cuh"
 
 namespace al::fp8 {
 
@@ -44,8 +45,10 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
 template <int ROWS, int BYTES, int THREADS>
 __device__ __forceinline__ void copy_rows(std::byte* smem, const std::byte* gmem, int rows) {
   constexpr int CHUNKS = BYTES / 16;
+  static_assert(ROWS * CHUNKS % THREADS == 0);  // a loop of known length: no branch
 #pragma unroll
-  for (int x = threadIdx.x; x < ROWS * CHUNKS; x += THREADS) {
+  for (int i = 0; i < ROWS * CHUNKS / THREADS; ++i) {
+    const int x = i * THREADS + threadIdx.x;
     const int row = x / CHUNKS, chunk = x % CHUNKS;
     const bool inside = row < rows;
     cp_async_16(smem + swizzled<BYTES>(row, chunk),
@@ -53,31 +56,9 @@ __device__ __forceinline__ void copy_rows(std::byte* smem, const std::byte* gmem
   }
 }
 
-// The two numbers in the lower or upper half of a register, as fp16. e5m2 is fp16's upper byte.
-// e4m3 has its bits one place lower and counts its exponent from 7, where fp16 counts from 15: a
-// factor of 2^8, which a multiplication brings, for subnormal numbers too. Its only NaN must stay
-// one.
-template <typename T>
-__host__ __device__ __forceinline__ std::uint32_t widen(std::uint32_t four, int part) {
-  const std::uint32_t two = four >> 16 * part;
-  const std::uint32_t bytes = (two & 0xff) | (two & 0xff00) << 8;  // one in each half
-  if constexpr (std::is_same_v<T, __nv_fp8_e5m2>) return bytes << 8;
-  const std::uint32_t magnitude = bytes & 0x007f007f;
-  const std::uint32_t nan = (magnitude + 0x00010001) & 0x00800080;  // 0x80 where it is 0x7f
-  const std::uint32_t bits = (bytes & 0x00800080) << 8 | magnitude << 7;
-  const auto half_of = [](std::uint32_t x) {
-    return __ushort_as_half(static_cast<unsigned short>(x));
-  };
-  const __half2 wide = __hmul2(__halves2half2(half_of(bits), half_of(bits >> 16)),
-                               __halves2half2(half_of(0x5c00), half_of(0x5c00)));  // 2^8
-  return (__half_as_ushort(__low2half(wide)) | std::uint32_t{__half_as_ushort(__high2half(wide))}
-                                                   << 16) |
-         nan * 0xfc;
-}
-
-// d += a · b for one step of 32 bytes. `WIDEN`: 8 bits become fp16 on the way, for GPUs whose
-// tensor cores do not know them. What pairs with what is the same for a and b, so it does not
-// matter which 16 of the 32 numbers come first.
+// d += a · b for one step of 32 bytes. `WIDEN`: 8 bits become fp16 on the way. What pairs with what
+// is the same for a and b, so it does not matter which 16 of the 32 numbers come first.
+// [snippet multiply]
 template <typename T, bool WIDEN>
 __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[4],
                                          const std::uint32_t (&b)[2]) {
@@ -88,13 +69,15 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
   } else {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
-      mma_m16n8k16<__half>(d,
-                           {widen<T>(a[2 * k], 0), widen<T>(a[2 * k + 1], 0),  //
-                            widen<T>(a[2 * k], 1), widen<T>(a[2 * k + 1], 1)},
-                           {widen<T>(b[k], 0), widen<T>(b[k], 1)});
+      std::uint32_t wide_a[4], wide_b[2];
+      widen<T>(a[2 * k], wide_a[0], wide_a[2]);
+      widen<T>(a[2 * k + 1], wide_a[1], wide_a[3]);
+      widen<T>(b[k], wide_b[0], wide_b[1]);
+      mma_m16n8k16<__half>(d, wide_a, wide_b);
     }
   }
 }
+// [/snippet]
 
 template <typename T, int D_, int STAGES>
 struct MmaTile {
@@ -157,7 +140,10 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
         copy_rows<BLOCK_N, ROW, THREADS>(V_smem[j % STAGES], V_from, rows);
       } else {  // already a tile, one piece of memory
         const int bytes = (16 * key_groups - j * BLOCK_N) * D;
-        for (int x = 16 * threadIdx.x; x < Tile::TILE; x += 16 * THREADS) {
+        static_assert(Tile::TILE % (16 * THREADS) == 0);
+#pragma unroll
+        for (int i = 0; i < Tile::TILE / 16 / THREADS; ++i) {
+          const int x = 16 * (i * THREADS + threadIdx.x);
           cp_async_16(V_smem[j % STAGES] + x, V_from + (x < bytes ? x : 0), x < bytes ? 16 : 0);
         }
       }
@@ -200,8 +186,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
         std::uint32_t kk[4];  // 16 keys x 32 bytes
         ldmatrix_x4(kk, K_smem[j % STAGES] +
                             swizzled<ROW>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
-        multiply<T, WIDEN || !kMma8Bits>(S_rmem[n], q, {kk[0], kk[1]});
-        multiply<T, WIDEN || !kMma8Bits>(S_rmem[n + 1], q, {kk[2], kk[3]});
+        multiply<T, WIDEN || !kNativeMma8Bits>(S_rmem[n], q, {kk[0], kk[1]});
+        multiply<T, WIDEN || !kNativeMma8Bits>(S_rmem[n + 1], q, {kk[2], kk[3]});
       }
     }
 
@@ -229,8 +215,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
           const int group = 2 * k + lane / 8 % 2, d = 8 * n + lane / 16 * 8 + lane % 8;
           ldmatrix_x4(v, V_smem[j % STAGES] + (group * D + d) * 16);
         }
-        multiply<T, WIDEN || !kMma8Bits>(O_rmem[n], P_rmem[k], {v[0], v[1]});
-        multiply<T, WIDEN || !kMma8Bits>(O_rmem[n + 1], P_rmem[k], {v[2], v[3]});
+        multiply<T, WIDEN || !kNativeMma8Bits>(O_rmem[n], P_rmem[k], {v[0], v[1]});
+        multiply<T, WIDEN || !kNativeMma8Bits>(O_rmem[n + 1], P_rmem[k], {v[2], v[3]});
       }
     }
   }

@@ -103,7 +103,7 @@ void launch_mma_stages(const Problem& p, const Arguments& a, Stream stream) {
 }
 
 Cost cost_mma(const Problem& p) {
-  return {.tensor_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
+  return {.mma_flops = minimum_work(p).flops, .dram_bytes = minimum_work(p).bytes};
 }
 
 // --- wgmma ---------------------------------------------------------------------------------------

@@ -165,13 +165,10 @@ std::string refuse_asked_layout(const Problem& p, const DeviceInfo& device) {
 
 // --- what it costs ------------------------------------------------------------------------------
 
-// mma.sync, which WMMA becomes, reaches about this share of the rate of wgmma, which cuBLAS uses.
-constexpr double kMmaShare = 0.62;
-
 Cost cost(const Problem& p, double shared_bytes_a_score) {
   const Work work = minimum_work(p);
   const double scores = work.flops / (4.0 * p.head_dim);
-  return {.tensor_flops = work.flops / kMmaShare,
+  return {.mma_flops = work.flops,  // what WMMA becomes
           .exponentials = scores,
           .dram_bytes = work.bytes,
           .shared_wavefronts = scores * shared_bytes_a_score / 128};

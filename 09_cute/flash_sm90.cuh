@@ -299,7 +299,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           warpgroup_fence_operand(tSrS);
           release_K();
           if constexpr (decltype(masked)::value) mask(S);
-          if (row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2)) rescale_O();
+          if (row_maxima<Config::LAG>(S, rows, scale_log2)) rescale_O();
           exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
           start_O();
@@ -322,7 +322,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           warpgroup_fence_operand(tSrS);
           release_K();
           if (j >= whole) mask(S);
-          row_maxima<false>(S, rows, scale_log2);
+          row_maxima<-1>(S, rows, scale_log2);
           exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
         }
@@ -341,7 +341,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           release_K();
           --j;
           if constexpr (decltype(masked)::value) mask(S);
-          const bool moved = row_maxima<Config::STEPS.lazy_rescale>(S, rows, scale_log2);
+          const bool moved = row_maxima<Config::LAG>(S, rows, scale_log2);
           exponentials(S, rows, scale_log2);
           wait_O();
           round_to(tOrP, tSrS);

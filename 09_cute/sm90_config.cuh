@@ -27,6 +27,9 @@ struct Sm90Config {
   static constexpr Sm90Tile TILE = TILE_;
   static constexpr Sm90Steps STEPS = STEPS_;
   static constexpr bool CAUSAL = CAUSAL_;
+  static constexpr int LAG = STEPS.lagging_maximum  ? 8
+                             : STEPS.seldom_rescale ? 0
+                                                    : -1;  // of maxima
   static constexpr int D = D_, BLOCK_M = TILE.block_m, BLOCK_N = TILE.block_n;
   static constexpr int K_STAGES = TILE.k_stages, V_STAGES = TILE.v_stages;  // buffers
   static constexpr int WARPGROUPS = BLOCK_M / 64;                           // that compute

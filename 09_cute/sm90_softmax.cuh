@@ -50,10 +50,10 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-// The softmax of a tile, first half: each row's maximum so far. Returns whether it has moved, so
-// that O must be rescaled.
+// The softmax of a tile, first half: each row's maximum so far. Returns whether O must be rescaled:
+// always (LAG < 0), or when a maximum has moved by more than 2^LAG, times scale · log2 e.
 // [snippet softmax]
-template <bool LAZY, typename Scores>
+template <int LAG, typename Scores>
 __device__ __forceinline__ bool row_maxima(const Scores& S, RowState& row, float scale_log2) {
   float m[2];
 #pragma unroll
@@ -63,11 +63,11 @@ __device__ __forceinline__ bool row_maxima(const Scores& S, RowState& row, float
     for (int c = 1; c < size<1>(S); ++c) m[r] = fmaxf(m[r], S(r, c));
     m[r] = quad_max(m[r]);
   }
-  if constexpr (LAZY) {
-    // A maximum that lags behind is as good, as long as nothing overflows: P and l are too large by
-    // the same factor, 2^8 at the most.
-    const bool far = (m[0] - row.m[0]) * scale_log2 > 8 || (m[1] - row.m[1]) * scale_log2 > 8;
-    if (!__any_sync(0xffffffff, far)) return false;
+  if constexpr (LAG >= 0) {
+    // With LAG > 0 the maximum may lag behind. P and l are then too large by the same factor, which
+    // overflows nothing. But the row's largest P is no longer 1, so rounding it costs something.
+    const bool moved = (m[0] - row.m[0]) * scale_log2 > LAG || (m[1] - row.m[1]) * scale_log2 > LAG;
+    if (!__any_sync(0xffffffff, moved)) return false;
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {

@@ -12,6 +12,7 @@
 #include "common/event.cuh"
 #include "common/launch.cuh"
 #include "common/ptx/exp2.cuh"
+#include "common/ptx/mma.cuh"
 #include "common/roofline.hpp"
 #include "common/yardsticks/cublas.hpp"
 #include "common/yardsticks/cublaslt.hpp"
@@ -81,6 +82,38 @@ __global__ void exp_chains(float* sink, int steps) {
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < CHAINS; ++c) sum += x[c];
+  if (sum == -1) *sink = sum;
+}
+
+// A warp's TM x TN products of 16 x 8 x 16, from registers, that do not wait for each other.
+template <int TM, int TN>
+__global__ void mma_chains(float* sink, int steps) {
+  std::uint32_t a[TM][4], b[TN][2];
+  std::uint32_t seed = 64 * threadIdx.x;
+  const auto noise = [&] { return hash(seed++) & 0xbfffbfffu; };  // two numbers in (-2, 2)
+#pragma unroll
+  for (int m = 0; m < TM; ++m) {
+    for (int x = 0; x < 4; ++x) a[m][x] = noise();
+  }
+#pragma unroll
+  for (int n = 0; n < TN; ++n) {
+    for (int x = 0; x < 2; ++x) b[n][x] = noise();
+  }
+  float d[TM][TN][4] = {};
+#pragma unroll 4
+  for (int step = 0; step < steps; ++step) {
+#pragma unroll
+    for (int m = 0; m < TM; ++m) {
+#pragma unroll
+      for (int n = 0; n < TN; ++n) mma_m16n8k16<__half>(d[m][n], a[m], b[n]);
+    }
+  }
+  float sum = 0;
+#pragma unroll
+  for (int m = 0; m < TM; ++m) {
+#pragma unroll
+    for (int n = 0; n < TN; ++n) sum += d[m][n][0] + d[m][n][1] + d[m][n][2] + d[m][n][3];
+  }
   if (sum == -1) *sink = sum;
 }
 
@@ -247,6 +280,21 @@ double ffma_tflops(unsigned threads_per_sm) {
   return flops / median_ms(run, 10) / 1e9;
 }
 
+template <int TM, int TN>
+double mma_tflops(unsigned warps_per_sm) {
+  constexpr int kSteps = (1 << 16) / (TM * TN);
+  constexpr unsigned kBlock = 128;
+  DeviceBuffer sink(sizeof(float), "sink");
+  const unsigned blocks = warps_per_sm * 32 / kBlock * sms();
+  const Run run = [&](int) {
+    launch(mma_chains<TM, TN>, {.name = "mma_chains", .grid = blocks, .block = kBlock},
+           static_cast<float*>(sink.data()), kSteps);
+  };
+  const double flops = 2.0 * 16 * 8 * 16 * TM * TN * kSteps * (kBlock / 32) * blocks;
+  median_ms(run, 5);  // the clocks settle under the load
+  return flops / median_ms(run, 20) / 1e9;
+}
+
 double exp_tops() {
   constexpr int kChains = 8, kSteps = 1 << 13;
   constexpr unsigned kBlock = 256;
@@ -333,6 +381,7 @@ Ceilings measure_ceilings() {
   // Arithmetic first: it also wakes the clocks of a GPU that was idle.
   ceilings.ffma_tflops =
       std::max({ffma_tflops<8>(1024), ffma_tflops<16>(1024), ffma_tflops<8>(2048)});
+  ceilings.mma_tflops = std::max({mma_tflops<2, 4>(8), mma_tflops<2, 4>(16), mma_tflops<4, 4>(8)});
   ceilings.exp_tops = exp_tops();
   ceilings.shared_gbps = shared_gbps();
   measure_memory(ceilings);

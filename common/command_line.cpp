@@ -89,6 +89,7 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
        fmt::format("Which kernels: names, all or best. Default: {}.",
                    program.is_ladder ? "best" : "all, or best with --save"));
   value("--sweep", "WHAT", "tiles, splits or seq=LO:HI[:xF] (from LO, times F = 2, to HI).");
+  value("--tokens", "N", "With --sweep seq: N tokens at every length, so --batch is N / length.");
   value("--iters", "N", "Timed samples. Default: as many as the method needs, 30 or more.");
   flag("--check", "Check the results, without timing.");
   flag("--list", "List stages and variants, without running.");
@@ -96,6 +97,11 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
   group = "Output";
   value("--json", "FILE", "Write the results as JSON; -: to standard output.");
   value("--csv", "FILE", "Write the results as CSV; -: to standard output.");
+  value(
+      "--trace", "BLOCK,THREAD",
+      "Emulator only: record which bytes the warp of this thread loads and stores when, with whom "
+      "it shuffles, and where banks collide (docs/emulator.md). Both count from 0.");
+  value("--trace-json", "FILE", "Where --trace writes. Default: trace.json; -: standard output.");
   if (program.is_ladder) {
     option("--compare", "A.json B.json", "Set two results files side by side; runs nothing.")
         ->expected(2);

@@ -20,6 +20,9 @@ struct LaunchConfig {
   dim3 block;
   std::size_t shared_bytes = 0;  // dynamic shared memory of a block
   Stream stream = nullptr;
+  // May begin before the kernels in front of it have ended (common/ptx/dependent_launch.cuh).
+  // Nothing changes before sm_90.
+  bool overlaps = false;
 };
 
 #ifndef AL_EMULATOR
@@ -32,8 +35,17 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args... args)
                                static_cast<int>(config.shared_bytes)),
           config.name);
   }
-  kernel<<<config.grid, config.block, config.shared_bytes, config.stream>>>(args...);
-  check(cudaGetLastError(), config.name);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launched{};
+  launched.gridDim = config.grid;
+  launched.blockDim = config.block;
+  launched.dynamicSmemBytes = config.shared_bytes;
+  launched.stream = config.stream;
+  launched.attrs = &overlap;
+  launched.numAttrs = config.overlaps && device().sm >= 90;
+  check(cudaLaunchKernelEx(&launched, kernel, static_cast<Params>(args)...), config.name);
 }
 #else
 // Runs every block to its end before it returns. Throws Error(wrong_result) with the emulator's
@@ -41,7 +53,7 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args... args)
 template <typename... Params, typename... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args... args) {
   emulator::run_grid(config.name, config.grid, config.block, config.shared_bytes,
-                     [=] { kernel(static_cast<Params>(args)...); });
+                     config.overlaps, [=] { kernel(static_cast<Params>(args)...); });
 }
 #endif
 

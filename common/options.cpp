@@ -265,6 +265,15 @@ void parse_sweep(const CommandLine& line, Options& options) {
   }
 }
 
+void parse_tokens(const CommandLine& line, Options& options) {
+  options.tokens = whole_number("--tokens", line.text("--tokens"), 1);
+  if (options.sweep != Sweep::seq || line.has("--batch") || options.tokens < options.sweep_high) {
+    throw usage_error(
+        "--tokens sets the batch of --sweep seq=LO:HI: give it with that, no fewer tokens than HI, "
+        "and no --batch.");
+  }
+}
+
 std::vector<std::string> parse_variants(const CommandLine& line, const Program& program) {
   if (!line.has("--variant")) {
     return {program.is_ladder || line.has("--save") ? "best" : "all"};
@@ -282,6 +291,26 @@ std::vector<std::string> parse_variants(const CommandLine& line, const Program& 
     }
   }
   return names;
+}
+
+// --trace BLOCK,THREAD
+void parse_trace(const CommandLine& line, Options& options) {
+  if (!line.has("--trace")) {
+    if (!line.has("--trace-json")) return;
+    throw usage_error("--trace-json says where --trace writes; give --trace BLOCK,THREAD too.");
+  }
+  const std::string& text = line.text("--trace");
+  const std::string_view all = text;
+  const std::size_t comma = text.find(',');
+  if (comma == text.npos || !parse_number(all.substr(0, comma), options.trace_block) ||
+      !parse_number(all.substr(comma + 1), options.trace_thread) || options.trace_block < 0 ||
+      options.trace_thread < 0 || options.trace_thread > 1023) {
+    throw usage_error(fmt::format(
+        "--trace takes the number of a block and of a thread in it, both from 0, such as 0,37, not "
+        "{}.",
+        text));
+  }
+  options.trace_json = line.has("--trace-json") ? line.text("--trace-json") : "trace.json";
 }
 
 // A saved result is one result.
@@ -307,6 +336,9 @@ void check_outputs(const Options& options) {
   }
   if (!options.json.empty() && options.json != "-") check_writable("--json", options.json);
   if (!options.csv.empty() && options.csv != "-") check_writable("--csv", options.csv);
+  if (!options.trace_json.empty() && options.trace_json != "-") {
+    check_writable("--trace-json", options.trace_json);
+  }
   if (!options.save.empty()) check_folder_writable("--save", options.save);
 }
 
@@ -355,6 +387,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, const Pr
   options.list = line.has("--list");
   options.iters = line.size("--iters", 0);
   if (line.has("--sweep")) parse_sweep(line, options);
+  if (line.has("--tokens")) parse_tokens(line, options);
   if (line.has("--seed") && !parse_number(line.text("--seed"), options.seed)) {
     throw usage_error(fmt::format("--seed takes a whole number from 0 to 2^64 - 1, not {}.",
                                   line.text("--seed")));
@@ -375,6 +408,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv, const Pr
     options.compare = line.values.at("--compare");
   }
   if (!options.save.empty()) check_save(options, program);
+  parse_trace(line, options);
   check_outputs(options);
   return options;
 }

@@ -27,6 +27,7 @@ struct Options {
   Sweep sweep = Sweep::none;
   int sweep_low = 0, sweep_high = 0;  // --sweep seq=LO:HI[:xF]
   double sweep_factor = 2;
+  int tokens = 0;  // --tokens: batch x length, the same at every length; 0: the batch is
   Distribution data = Distribution::normal;
   std::uint64_t seed = 1;
   int iters = 0;            // timed samples; 0: enough by the benchmark's own rule (>= 30)
@@ -34,6 +35,10 @@ struct Options {
   bool list = false;        // --list
   std::string json, csv;    // file, "-" for standard output, empty for none
   std::string load, save;   // directories
+  // --trace BLOCK,THREAD: what they do, written to trace_json; block -1: nobody asked.
+  std::int64_t trace_block = -1;
+  int trace_thread = 0;
+  std::string trace_json;
   // ladder only
   std::vector<std::string> stages;   // --stage a,b; empty: all
   std::vector<std::string> compare;  // --compare a.json b.json

@@ -132,6 +132,7 @@ constexpr std::pair<const char*, std::optional<double> Ceilings::*> ceiling_fiel
 };
 // Not in every file: older ones lack them, and not every GPU has FP8.
 constexpr std::pair<const char*, std::optional<double> Ceilings::*> newer_ceiling_fields[] = {
+    {"mma_tflops", &Ceilings::mma_tflops},
     {"exp_tops", &Ceilings::exp_tops},
     {"tensor_fp8_tflops", &Ceilings::tensor_fp8_tflops},
 };

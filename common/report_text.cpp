@@ -22,6 +22,7 @@ std::string ceilings_line(const Ceilings& ceilings) {
   add("shared", ceilings.shared_gbps, "GB/s");
   add("FFMA", ceilings.ffma_tflops, "TFLOP/s");
   add("tensor", ceilings.tensor_tflops, "TFLOP/s");
+  add("mma.sync", ceilings.mma_tflops, "TFLOP/s");
   add("FP8 tensor", ceilings.tensor_fp8_tflops, "TFLOP/s");
   add("exp", ceilings.exp_tops, "T/s");
   if (!text.empty()) return "Ceilings measured in this run: " + text + ".";

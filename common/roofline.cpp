@@ -39,7 +39,7 @@ Ceilings measure_ceilings() {
 
 Units units_of(const Cost& cost) {
   if (cost.tensor_fp8_flops > 0) return Units::tensor_fp8;
-  return cost.tensor_flops > 0 ? Units::tensor : Units::ffma;
+  return cost.tensor_flops > 0 || cost.mma_flops > 0 ? Units::tensor : Units::ffma;
 }
 
 std::optional<Limit> binding_limit(const Problem& problem, Units units, const Ceilings& ceilings) {
@@ -64,6 +64,7 @@ std::optional<Limit> predict(const Cost& cost, const Ceilings& ceilings) {
   return slowest({
       {"FFMA TFLOP/s", cost.ffma_flops, ceilings.ffma_tflops, kTera},
       {"tensor TFLOP/s", cost.tensor_flops, ceilings.tensor_tflops, kTera},
+      {"mma.sync TFLOP/s", cost.mma_flops, ceilings.mma_tflops, kTera},
       {"FP8 tensor TFLOP/s", cost.tensor_fp8_flops, ceilings.tensor_fp8_tflops, kTera},
       {"exp T/s", cost.exponentials, ceilings.exp_tops, kTera},
       {"copy GB/s", cost.dram_bytes, ceilings.copy_gbps, kGiga},

@@ -14,6 +14,8 @@ struct Ceilings {
   std::optional<double> read_gbps;      // best of several read kernels, >= 1 GiB
   std::optional<double> ffma_tflops;    // independent FP32 FMA chains
   std::optional<double> tensor_tflops;  // fp16 8192^3 through cuBLAS
+  std::optional<double> mma_tflops;     // fp16, mma.sync from registers: what WMMA and CuTe's
+                                        // sm_80 kernels are made of
   std::optional<double> shared_gbps;    // conflict-free shared-memory loads, all SMs
   std::optional<double> exp_tops;       // independent chains of ex2.approx, 10^12 results a second
   // e4m3 8192^3 through cuBLASLt. Absent without a word where the tensor cores know no 8 bits.

@@ -21,6 +21,7 @@
 
 #ifdef AL_EMULATOR
 #include "common/emulator/launch.hpp"
+#include "common/emulator/trace.hpp"
 #endif
 
 namespace al {
@@ -158,6 +159,7 @@ std::vector<NamedProblem> spread_over_lengths(const Options& options) {
       at.config = "seq" + std::to_string(static_cast<int>(seq));
       at.problem.kv_seq = static_cast<int>(seq);
       if (named.problem.seq == named.problem.kv_seq) at.problem.seq = at.problem.kv_seq;
+      if (options.tokens > 0) at.problem.batch = options.tokens / at.problem.kv_seq;
       validate(at.problem);
       problems.push_back(at);
     }
@@ -165,8 +167,41 @@ std::vector<NamedProblem> spread_over_lengths(const Options& options) {
   return problems;
 }
 
+// --trace: only the emulator sees each load and store, and not where ASan takes its place.
+#if defined(AL_EMULATOR) && !defined(__SANITIZE_ADDRESS__)
+void start_trace(const Options& options) {
+  emulator::trace_wish() = {options.trace_block, options.trace_thread};
+}
+
+void write_trace(const Options& options, const Results& results) {
+  const std::vector<std::string> kernels = emulator::take_traces();
+  const auto ran = [](const Row& row) { return row.refused.empty(); };
+  if (kernels.empty() && std::ranges::none_of(results.rows, ran)) return;  // the table says why
+  if (kernels.empty()) {
+    throw usage_error(
+        "--trace " + std::to_string(options.trace_block) + "," +
+        std::to_string(options.trace_thread) +
+        ": no kernel that ran has this block and this thread in it; 0,0 is always there.");
+  }
+  std::string text = "{\"schema\": \"attention-ladder trace 1\", \"program\": \"";
+  text += results.program + "\", \"kernels\": [";
+  for (const std::string& kernel : kernels)
+    text += (&kernel == &kernels[0] ? "\n" : ",\n") + kernel;
+  write_text(options.trace_json, text + "\n]}\n");
+}
+#else
+void start_trace(const Options& options) {
+  if (options.trace_block < 0) return;
+  throw usage_error(
+      "--trace needs to see every load and store, which only the emulator does: build the preset "
+      "emulator, then run the same program from build/emulator/bin.");
+}
+void write_trace(const Options&, const Results&) {}
+#endif
+
 int finish(const Results& results, const Options& options, std::span<const TilePoint> tiles) {
-  if (options.json != "-" && options.csv != "-") {
+  if (options.trace_block >= 0) write_trace(options, results);
+  if (options.json != "-" && options.csv != "-" && options.trace_json != "-") {
     write_text("-", options.sweep == Sweep::tiles ? heat_map(results, tiles) : text_table(results));
   }
   if (!options.json.empty()) write_text(options.json, to_json(results));
@@ -236,6 +271,7 @@ int run(const Options& options, const Program& program, std::span<const Stage* c
     throw usage_error("--save writes one result: name one --config, one --dtype and one mask.");
   }
 
+  start_trace(options);
   Results results{.program = program.name,
                   .date = today(),
                   .commit = AL_COMMIT,

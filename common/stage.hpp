@@ -35,6 +35,7 @@ struct Arguments {
 struct Cost {
   double ffma_flops = 0;         // on the FP32 units, 2 per FMA
   double tensor_flops = 0;       // on the tensor cores, operands of 16 bits (fp32 counts twice)
+  double mma_flops = 0;          // the same through mma.sync, which is slower than wgmma on Hopper
   double tensor_fp8_flops = 0;   // on the tensor cores, operands of 8 bits
   double exponentials = 0;       // and what else the special-function units make: 2^x, 1/x
   double dram_bytes = 0;         // read + written, re-reads that miss L2 included

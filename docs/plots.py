@@ -3,6 +3,7 @@
 
     python3 docs/plots.py [--root DIR]
 
+    all chapters  the ladder: how fast every kernel of every chapter is on one published shape
     *_seq*.json   (--sweep seq=…) latency and speed-up against sequence length, a picture of each for
                   every dtype, mask and shape in the file: one line a stage, one a yardstick
     *_tiles.json  (--sweep tiles) a heat map of BLOCK_M x BLOCK_N for every problem in the file
@@ -18,7 +19,8 @@ import math
 import pathlib
 import sys
 
-from weave import OPERATIONS, WeaveError, digits, mask_of, read_results, tile_times, timed_rows
+from weave import (COMPUTES, OPERATIONS, WeaveError, cell, chapters, digits, fastest, first_measured,
+                   headlines, mask_of, own_rows, rate, read_results, tile_times, timed_rows)
 
 # --------------------------------------------------------------------------------------------------
 # From rows to lines. Nothing here needs matplotlib.
@@ -26,10 +28,19 @@ from weave import OPERATIONS, WeaveError, digits, mask_of, read_results, tile_ti
 SHAPE = ("dtype", "causal", "batch", "heads", "kv_heads", "head_dim")
 
 
-def shape_of(problem):
-    """What a picture has in common: SHAPE, and the queries where they are fewer than the keys."""
+def shape_of(problem, tokens=None):
+    """What a picture has in common: SHAPE, and the queries where they are fewer than the keys. With
+    `tokens` (--tokens) it is batch x length and not the batch: "16384 / N"."""
     queries = problem["seq"] if problem["seq"] != problem["kv_seq"] else None
-    return (*(problem[key] for key in SHAPE), queries)
+    shape = {**problem, "batch": f"{tokens}/N"} if tokens else problem
+    return (*(shape[key] for key in SHAPE), queries)
+
+
+def tokens_of(results):
+    """Batch x length where that, and not the batch, is the same in all problems."""
+    problems = results["problems"]
+    tokens = {problem["batch"] * problem["kv_seq"] for problem in problems}
+    return tokens.pop() if len(tokens) == 1 and len({p["batch"] for p in problems}) > 1 else None
 
 
 def name_of(row, problem):
@@ -43,9 +54,9 @@ def name_of(row, problem):
 def sweeps(results):
     """{shape: {line: {keys: ms}}}: at each length a stage's fastest variant of the operation that does
     most. Stages come first, in their order; a yardstick shows where it computes all of attention."""
-    found = {}
+    found, tokens = {}, tokens_of(results)
     for index, problem in enumerate(results["problems"]):
-        lines = found.setdefault(shape_of(problem), {})
+        lines = found.setdefault(shape_of(problem, tokens), {})
         for row in timed_rows(results, index):
             if row["role"] == "yardstick" and problem["operation"] != "attention":
                 continue
@@ -81,6 +92,35 @@ def shape_text(shape):
     queries = f" Nq{shape[-1]}" if shape[-1] else ""
     return (f"B{problem['batch']} H{problem['heads']}{groups}{queries} D{problem['head_dim']} "
             f"{problem['dtype']} {mask_of(problem)}")
+
+
+LADDER = {"config": "hdim64_seq4k", "dtype": "fp16", "mask": "causal"}
+LADDER_DECODE = {"config": "decode_64k", "dtype": "fp16", "mask": "full"}
+
+
+def rungs(root, gpu):
+    """([(chapter's number and idea, {variant: TFLOP/s}, the fastest, a remark)], {ceiling or library:
+    TFLOP/s}) of LADDER. A chapter that has times of LADDER_DECODE only is a remark."""
+    found, marks = [], {}
+    for chapter, _, results in chapters(root, gpu):
+        label = f"{chapter[:2]}  {headlines(root, chapter)[1]}"
+        best = fastest(results, chapter, LADDER)
+        if best is not None:
+            index = first_measured(results, chapter, LADDER)
+            rates = {row["variant"]: row["tflops"]
+                     for row in own_rows(timed_rows(results, index), chapter)}
+            operation = results["problems"][index]["operation"]
+            remark = "" if operation == "attention" else f"{COMPUTES[operation]} only"
+            found.append((label, rates, best["variant"], remark))
+            for row in timed_rows(results, index):
+                if row["variant"] == "cudnn":
+                    marks["cuDNN"] = row["tflops"]
+            marks["FP32 units"] = results["ceilings"]["ffma_tflops"]
+            marks["tensor cores"] = results["ceilings"]["tensor_tflops"]
+        elif (decode := fastest(results, chapter, LADDER_DECODE)) is not None:
+            remark = f"one query: {cell(rate, decode, results)} of K and V"
+            found.append((label, {}, None, remark))
+    return found, {name: value for name, value in marks.items() if value}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -139,6 +179,39 @@ def draw_lines(plt, lines, title, shape, unit, path):
     save(plt, figure, path)
 
 
+def draw_ladder(plt, found, marks, title, path):
+    """Chapters from top to bottom; every kernel is a dot, the fastest a large one with its number."""
+    figure, axes = plt.subplots(figsize=(8.5, 1.1 + 0.38 * len(found)))
+    colours = plt.get_cmap("viridis_r")
+    slowest = min(rate for _, rates, _, _ in found for rate in rates.values())
+    for y, (_, rates, best, remark) in enumerate(found):
+        colour = colours(0.15 + 0.85 * y / max(1, len(found) - 1))
+        for variant, tflops in rates.items():
+            dot, = axes.plot([tflops], [y], "o", color=colour, markersize=9 if variant == best else 3.5)
+            dot.set_gid(f"{variant} {digits(tflops)}")
+        if rates:
+            axes.annotate(f"{digits(rates[best])}  {remark}".rstrip(), (rates[best], y), (8, 0),
+                          textcoords="offset points", va="center", weight="bold", fontsize=8.5,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        else:
+            axes.annotate(remark, (slowest, y), va="center", style="italic", color="0.35")
+    for place, (name, tflops) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
+        axes.axvline(tflops, color="0.6", linestyle="-" if name == "cuDNN" else ":", zorder=0)
+        axes.text(tflops, -0.75 - 0.45 * (place % 2), f"{name} {digits(tflops)}", ha="center",
+                  va="bottom", fontsize=7.5, color="0.35")
+    axes.set_xscale("log")
+    axes.set_xlim(slowest / 1.5, 4 * max([*marks.values(), slowest]))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_yticks(range(len(found)), [label for label, *_ in found])
+    axes.set_ylim(len(found) - 0.4, -0.75)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("TFLOP/s, each dot a kernel")
+    axes.set_title(title, pad=26)
+    save(plt, figure, path)
+
+
 def draw_heat_map(plt, tiles, title, path):
     """`tiles` as weave.tile_times() gives them. The colour tells up to twice the fastest; what is
     slower is not worth telling apart."""
@@ -169,12 +242,18 @@ def draw_heat_map(plt, tiles, title, path):
 
 
 def file_name(*parts):
-    return "_".join(str(part).replace(" ", "_") for part in parts) + ".svg"
+    return "_".join(str(part).replace(" ", "_").replace("/", "_over_") for part in parts) + ".svg"
 
 
 def draw_all(root):
     plt = start_matplotlib()
     plots = root / "docs" / "plots"
+    for folder in sorted(path for path in (root / "docs" / "results").glob("*") if path.is_dir()):
+        found, marks = rungs(root, folder.name)
+        if any(rates for _, rates, *_ in found):
+            device = list(chapters(root, folder.name))[-1][2]["device"]["name"]
+            draw_ladder(plt, found, marks, f"Attention forward, B4 H32 N4096 D64 fp16 causal, {device}",
+                        plots / file_name(folder.name, "ladder"))
     for path in sorted((root / "docs" / "results").glob("*/*.json")):
         name, gpu = path.relative_to(root).as_posix(), path.parent.name
         if "_seq" in path.stem:

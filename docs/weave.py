@@ -8,7 +8,8 @@ A pair of comments in a Markdown file says what stands between them:
     <!-- weave: snippet file=01_naive_qk/qk.cuh name=coalesced -->
     <!-- /weave -->
 
-        The lines of that file between "// [snippet coalesced]" and "// [/snippet]".
+        The lines of that file between "// [snippet coalesced]" and "// [/snippet]", without
+        the marks of labs, "// [hole NAME]" and "// [/hole]".
 
     <!-- weave: diff from=04_fused_v1/fused.cuh to=05_epilogue_norm_v2/fused.cuh name=epilogue -->
     <!-- /weave -->
@@ -23,20 +24,32 @@ A pair of comments in a Markdown file says what stands between them:
         causal). Several may be named, as in config=tiny,hdim64_seq4k; then a column says which.
         operation= picks the rows that compute it, as in operation=softmax; without, all do.
         Where problems differ in how K and V are stored, a column says how.
-        columns= may be left out.
+        columns= may be left out; variants=a,b shows those alone.
 
     <!-- weave: ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=causal,full -->
     <!-- /weave -->
 
-        One row for each stage that has docs/results/GPU/STAGE.json: its best variant, with the
-        first of the dtypes and masks that the stage was measured with; where a stage's variants
-        compute different things, of those that do most.
+        One row for each chapter that has docs/results/GPU/CHAPTER.json: its title and its idea from
+        its README, and its fastest kernel, with the first of the configs, dtypes and masks that it was
+        measured with; where its kernels compute different things, of those that do most.
+
+    <!-- weave: gpus config=hdim64_seq4k,decode_64k dtype=fp16,fp32 mask=causal,full -->
+    <!-- /weave -->
+
+        The same numbers for several configs, and a column for each folder docs/results/GPU.
 
     <!-- weave: heat_map results=docs/results/h200/01_naive_qk_tiles.json config=hdim64_seq4k
          dtype=fp32 mask=full -->
     <!-- /weave -->
 
-        The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS.
+        The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
+        with kernel=a only of those whose name begins with a.
+
+    <!-- weave: labs chapter=01_naive_qk -->
+    <!-- /weave -->
+
+        The labs of a chapter, from the facts at the top of their pages; without chapter=, of all, and
+        columns= picks of kind, minutes, teaches and answer.
 
 Without --check the files are rewritten. With it they are left alone, and every difference, missing
 file or unknown name is one line; the exit code is 1 when there is any. Markers inside ``` fences
@@ -52,11 +65,13 @@ import pathlib
 import re
 import sys
 import textwrap
+import tomllib
 
 OPEN = re.compile(r"^<!-- weave: (.*?) -->$", re.DOTALL)
 CLOSE = "<!-- /weave -->"
 SNIPPET = re.compile(r"^\s*(?://|#) \[snippet (\w+)\]$")
 SNIPPET_END = re.compile(r"^\s*(?://|#) \[/snippet\]$")
+HOLE = re.compile(r"^\s*(?://|#) \[(/hole|hole \w+)\]$")  # of a lab: not shown
 LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".py": "python",
              ".cmake": "cmake", ".txt": "cmake"}
 OPERATIONS = ["scores", "softmax", "probabilities", "pv", "attention"]  # as the pipeline does them: the last is all
@@ -86,7 +101,7 @@ def snippet_lines(root, file, name):
             if inside is None:
                 raise WeaveError(f"{file}:{number}: [/snippet] ends nothing")
             inside = None
-        elif inside is not None:
+        elif inside is not None and not HOLE.match(line):
             found[inside].append(line)
     if inside is not None:
         raise WeaveError(f"{file}: snippet {inside} has no [/snippet]")
@@ -282,6 +297,11 @@ def table(root, arguments, page):
     default = TIMED_COLUMNS if results["backend"] == "cuda" else COUNTED_COLUMNS
     names = arguments.get("columns", default).split(",")
     columns = [column(part) for part in names]
+    there = dict.fromkeys(row["variant"] for row in results["rows"])
+    wanted = arguments.get("variants", ",".join(there)).split(",")
+    for variant in wanted:
+        if variant not in there:
+            raise WeaveError(f"{name} has no variant {variant}; there are: {', '.join(there)}")
     varying = [key for key in ("config", "dtype", "mask", "operation")
                if "," in arguments.get(key, "")]
     if len({cache_of(results["problems"][index]) for index in chosen}) > 1:
@@ -294,7 +314,7 @@ def table(root, arguments, page):
         problem = results["problems"][index]
         labels = {**problem, "mask": mask_of(problem), "K and V": cache_of(problem)}
         for row in results["rows"]:
-            if row["problem"] != index:
+            if row["problem"] != index or row["variant"] not in wanted:
                 continue
             if "refused" in row:
                 refused.append(f"\n\n`{row['variant']}` refused: {row['refused']}")
@@ -304,35 +324,110 @@ def table(root, arguments, page):
     return markdown(titles, lines) + "".join(dict.fromkeys(refused)) + source(name, results, page)
 
 
+def chapters(root, gpu):
+    """(chapter, file, results) of each chapter that has docs/results/GPU/CHAPTER.json."""
+    for path in sorted((root / "docs" / "results" / gpu).glob("*.json")):
+        if (root / path.stem / "README.md").exists():
+            name = path.relative_to(root).as_posix()
+            yield path.stem, name, read_results(root, name)
+
+
+def fastest(results, chapter, arguments):
+    """The chapter's fastest right row of the first named problem that it has a time for, or None; of
+    several operations, of that which does most."""
+    for config in arguments["config"].split(","):
+        index = first_measured(results, chapter, {**arguments, "config": config})
+        if index is not None:
+            return min(own_rows(timed_rows(results, index), chapter),
+                       key=lambda row: row["ms"]["median"])
+    return None
+
+
+def rate(row, _):
+    """In the unit of the ceiling that binds."""
+    unit = row["limit"]["name"].split(" ")[-1]
+    return f"{digits(row['gbps' if unit == 'GB/s' else 'tflops'])} {unit}"
+
+
+def headlines(root, chapter):
+    """The chapter's title and its idea, as its README has them."""
+    text = read(root, f"{chapter}/README.md")
+    title, idea = (re.search(pattern, text, re.MULTILINE) for pattern in (TITLE, IDEA))
+    if not title or not idea:
+        raise WeaveError(f"{chapter}/README.md has no '# title' or no '**The one new idea: …**'")
+    return title[1], idea[1][0].lower() + idea[1][1:]
+
+
 def ladder(root, arguments, page):
-    folder = root / "docs" / "results" / arguments["gpu"]
-    files = sorted(folder.glob("*.json"))
-    lines, last, sources = [], None, []
-    for path in files:
-        stage, name = path.stem, path.relative_to(root).as_posix()
-        results = read_results(root, name)
-        index = first_measured(results, stage, arguments)
-        if index is None:
-            continue  # another kind of results (a sweep), or another shape
-        rows = timed_rows(results, index)
-        own = own_rows(rows, stage)
-        best = min(own, key=lambda row: row["ms"]["median"])
-        ratio = cell(COLUMNS["prior"][1], best, results)
-        problem = results["problems"][index]
-        link = os.path.relpath(stage, pathlib.PurePosixPath(page).parent)
-        lines.append([f"[{stage}]({link}/)", f"`{best['variant']}`",
-                      f"{problem['dtype']} {mask_of(problem)}", digits(best["ms"]["median"]), ratio,
-                      cell(COLUMNS["tflops"][1], best, results),
-                      cell(COLUMNS["limit"][1], best, results)])
-        sources.append(f"[{stage}]({os.path.relpath(name, pathlib.PurePosixPath(page).parent)})")
-        last = results
+    lines, sources, device, above = [], [], None, pathlib.PurePosixPath(page).parent
+    for chapter, name, results in chapters(root, arguments["gpu"]):
+        row = fastest(results, chapter, arguments)
+        if row is None:
+            continue
+        problem = results["problems"][row["problem"]]
+        title, idea = headlines(root, chapter)
+        computes = COMPUTES[problem["operation"]] if problem["seq"] > 1 else "one query"
+        lines.append([f"[{title}]({os.path.relpath(chapter, above)}/README.md)", idea, computes,
+                      digits(row["ms"]["median"]), cell(rate, row, results),
+                      cell(COLUMNS["limit"][1], row, results)])
+        sources.append(f"[{chapter[:2]}]({os.path.relpath(name, above)})")
+        device = results["device"]["name"]
     if not lines:
-        raise WeaveError(f"no file in docs/results/{arguments['gpu']} has times of a stage for "
+        raise WeaveError(f"no file in docs/results/{arguments['gpu']} has times of a chapter for "
                          f"config {arguments['config']} with this dtype and mask")
-    titles = [("stage", True), ("best variant", True), ("problem", True), ("ms", False),
-              ("vs prior", False), ("TFLOP/s", False), ("% of ceiling", False)]
-    return (markdown(titles, lines) + f"\n\n*{last['device']['name']}, {arguments['config']}; results: "
+    titles = [("chapter", True), ("the one new idea", True), ("computes", True), ("ms", False),
+              ("rate", False), ("% of ceiling", False)]
+    first, *others = arguments["config"].split(",")
+    where = first + (f" (where a chapter has no such problem: {', '.join(others)})" if others else "")
+    return (markdown(titles, lines) + f"\n\n*{device}, {where}; each chapter's fastest kernel; results: "
             + ", ".join(sources) + ".*")
+
+
+def gpus(root, arguments, page):
+    """A column for each folder docs/results/GPU."""
+    names, devices, cells = [], {}, {}
+    for folder in sorted(path for path in (root / "docs" / "results").iterdir() if path.is_dir()):
+        found = list(chapters(root, folder.name))
+        if not found:
+            continue
+        name = folder.name
+        names.append(name)
+        devices[name] = found[-1][2]
+        for chapter, _, results in found:
+            for config in arguments["config"].split(","):
+                row = fastest(results, chapter, {**arguments, "config": config})
+                if row is not None:
+                    text = f"{digits(row['ms']['median'])} ms, {cell(rate, row, results)}"
+                    cells.setdefault((chapter, config), {})[name] = f"{text}<br>`{row['variant']}`"
+    if not names:
+        raise WeaveError("docs/results has no folder with a chapter's results")
+    above = pathlib.PurePosixPath(page).parent
+    titles = [("", True)] + [(f"[{devices[name]['device']['name']}]"
+                              f"({os.path.relpath('docs/results/' + name, above)}/)", False)
+                             for name in names]
+    lines = [[what] + [cell(make, devices[name], None) for name in names]
+             for what, make in GPU_FACTS]
+    lines += [[f"{chapter}, {config}"] + [here.get(name, "–") for name in names]
+              for (chapter, config), here in sorted(cells.items(), key=lambda item: item[0][0])]
+    return markdown(titles, lines)
+
+
+def ceiling(key):
+    return lambda results, _: digits(results["ceilings"][key])
+
+
+TITLE = r"^# (.+)$"
+IDEA = r"^\*\*(?:The one new idea: )?(.+?)\.?\*\*"
+COMPUTES = {"scores": "Q Kᵀ", "softmax": "softmax", "probabilities": "softmax(Q Kᵀ)", "pv": "P V",
+            "attention": "attention"}
+GPU_FACTS = [  # a row's title, and what stands in a GPU's column, from its last chapter's file
+    ("driver, CUDA", lambda results, _: f"{results['device']['driver']}, {results['device']['cuda']}"),
+    ("compute capability", lambda results, _: f"{results['device']['sm'] / 10:.1f}"),
+    ("multiprocessors", lambda results, _: str(results["device"]["sms"])),
+    ("copy, GB/s", ceiling("copy_gbps")),
+    ("FP32 units, TFLOP/s", ceiling("ffma_tflops")),
+    ("tensor cores, fp16, TFLOP/s", ceiling("tensor_tflops")),
+]
 
 
 def timed_rows(results, index):
@@ -359,13 +454,13 @@ def first_measured(results, stage, arguments):
     return None
 
 
-def tile_times(results, index):
+def tile_times(results, index, kernel=""):
     """{(BLOCK_M, BLOCK_N): (ms, threads)} of one problem, of each tile the fastest; infinitely slow
-    where nothing ran."""
+    where nothing ran. `kernel`: what the names of its tiles begin with."""
     right, best = timed_rows(results, index), {}
     for row in results["rows"]:
         tile = re.search(r"(\d+)x(\d+)x(\d+)$", row["variant"])
-        if row["problem"] == index and tile:
+        if row["problem"] == index and tile and row["variant"].startswith(kernel):
             m, n, threads = map(int, tile.groups())
             ms = row["ms"]["median"] if row in right else math.inf
             best[m, n] = min(best.get((m, n), (math.inf, 0)), (ms, threads))
@@ -378,7 +473,7 @@ def heat_map(root, arguments, page):
     chosen = chosen_problems(results, name, arguments)
     if len(chosen) != 1:
         raise WeaveError("a heat map is of one config, dtype, mask and operation")
-    best = tile_times(results, chosen[0])
+    best = tile_times(results, chosen[0], arguments.get("kernel", ""))
     if not best:
         raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
@@ -397,14 +492,52 @@ def heat_map(root, arguments, page):
 
 
 # --------------------------------------------------------------------------------------------------
+# Labs
+
+LAB_KINDS = {"fill": "fill in", "broken": "find what is broken", "faster": "make it faster",
+             "variant": "graded: an instructor's seed decides"}
+LAB_COLUMNS = {"kind": "what to do", "minutes": "minutes", "teaches": "what it teaches",
+               "answer": "the answer, in words"}
+
+
+def labs(root, arguments, page):
+    chapter, columns = arguments.get("chapter"), arguments.get("columns", "kind,minutes").split(",")
+    for column in columns:
+        if column not in LAB_COLUMNS:
+            raise WeaveError(f"labs have no column {column}; there are: {', '.join(LAB_COLUMNS)}")
+    lines, minutes = [], 0
+    for path in sorted(root.glob(f"{chapter or '[0-9][0-9]_*'}/lab/[0-9]*_*.md")):
+        name = path.relative_to(root).as_posix()
+        try:
+            facts = tomllib.loads(read(root, name).split("+++\n", 2)[1])
+            link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
+            cells = {**facts, "kind": LAB_KINDS[facts["kind"]]}
+            minutes += facts["minutes"]
+            lines.append([f"`{name[:2]}.{path.name.split('_')[0]}`", f"[{facts['title']}]({link})"]
+                         + [" ".join(str(cells.get(column, "–")).split()).replace("|", "\\|")
+                            for column in columns])
+        except (IndexError, KeyError, tomllib.TOMLDecodeError) as failure:
+            raise WeaveError(f"{name} is not a lab ({failure})") from failure
+    if not lines:
+        raise WeaveError(f"{chapter}/lab has no labs" if chapter else "there are no labs")
+    table = markdown([("lab", True), ("", True)]
+                     + [(LAB_COLUMNS[column], column != "minutes") for column in columns], lines)
+    if chapter or "minutes" not in columns:
+        return table
+    return f"{table}\n\n*{len(lines)} labs, {minutes / 60:.0f} hours.*"
+
+
+# --------------------------------------------------------------------------------------------------
 # Pages
 
 KINDS = {  # kind: (what makes it, arguments it needs, arguments it may have)
     "snippet": (lambda root, arguments, page: snippet(root, arguments), {"file", "name"}, set()),
     "diff": (lambda root, arguments, page: diff(root, arguments), {"from", "to", "name"}, set()),
-    "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation"}),
+    "table": (table, {"results", "config", "dtype", "mask"}, {"columns", "operation", "variants"}),
     "ladder": (ladder, {"gpu", "config", "dtype", "mask"}, set()),
-    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation"}),
+    "gpus": (gpus, {"config", "dtype", "mask"}, set()),
+    "labs": (labs, set(), {"chapter", "columns"}),
+    "heat_map": (heat_map, {"results", "config", "dtype", "mask"}, {"operation", "kernel"}),
 }
 
 

@@ -1,6 +1,17 @@
 # make bench: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
+# A run whose results file tells why, row by row, when this GPU can do nothing of what was asked.
+function(al_measure)
+  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${AL_ROOT} RESULT_VARIABLE code)
+  if(code EQUAL 2)
+    message(STATUS "Not for this GPU (the table says why); the rest goes on.")
+  elseif(NOT code EQUAL 0)
+    string(REPLACE ";" " " command "${ARGN}")
+    message(FATAL_ERROR "This failed (${code}): ${command}")
+  endif()
+endfunction()
+
 al_results_folder(results)
 al_setup(BACKEND cuda)
 al_build(cuda)
@@ -13,15 +24,15 @@ foreach(stage ${stages})
   if(stage STREQUAL "07_flash_decoding")  # shapes of its own
     set(decode decode_8k,decode_8k_gqa,decode_64k,decode_64k_gqa,decode_128k,decode_128k_gqa)
     set(run build/cuda/bin/${stage})
-    al_run(${run} --config ${decode} --dtype fp16 --json ${results}/${stage}.json)
-    al_run(${run} --config ${decode} --kv-dtype e4m3 --variant tensor_cores
-           --json ${results}/${stage}_fp8.json)
-    al_run(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
-           --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
-    al_run(${run} --heads 16 --head-dim 64 --variant split,one_launch,tensor_cores
-           --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
-    al_run(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
-           --json ${results}/${stage}_splits.json)
+    al_measure(${run} --config ${decode} --dtype fp16 --json ${results}/${stage}.json)
+    al_measure(${run} --config ${decode} --kv-dtype e4m3 --variant tensor_cores
+               --json ${results}/${stage}_fp8.json)
+    al_measure(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
+               --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
+    al_measure(${run} --heads 16 --head-dim 64 --variant split,one_launch,tensor_cores
+               --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
+    al_measure(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
+               --json ${results}/${stage}_splits.json)
     continue()
   endif()
   set(dtypes fp32,fp16)
@@ -32,8 +43,8 @@ foreach(stage ${stages})
     set(configs tiny,hdim64_seq4k,hdim128_seq8k)
     set(dtypes fp16,bf16)
   endif()
-  al_run(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
-         --json ${results}/${stage}.json)
+  al_measure(build/cuda/bin/${stage} --config ${configs} --dtype ${dtypes} --causal --full
+             --json ${results}/${stage}.json)
   if(NOT stage MATCHES "^0[12]_")  # those compute no attention yet
     al_add_pytorch(${results}/${stage}.json)
   endif()

@@ -40,6 +40,7 @@ function(al_setup)
                                  ${AL_PYPI_CLANG_FORMAT})
     endif()
     al_install_matplotlib(OPTIONAL)
+    al_install_site(OPTIONAL)
     al_find_tool(cuobjdump cuobjdump)
     al_find_tool(nvdisasm nvdisasm)
     if(cuda_NVCC AND NOT (cuobjdump AND nvdisasm))
@@ -72,6 +73,16 @@ function(al_install_matplotlib)
   if(NOT found)
     al_install_python_packages("matplotlib, which draws the results" ${AL_PYPI_MATPLOTLIB_SIZE}
                                ${AL_PYPI_MATPLOTLIB} DEPENDENCIES ${ARGN})
+  endif()
+endfunction()
+
+# The site is made by mkdocs. OPTIONAL: as above.
+function(al_install_site)
+  file(GLOB material ${AL_SITE_PACKAGES}/material/__init__.py)
+  file(GLOB maths ${AL_SITE_PACKAGES}/latex2mathml/__init__.py)
+  if(NOT (material AND maths))
+    al_install_python_packages("mkdocs-material, which makes the site" ${AL_PYPI_SITE_SIZE}
+                               ${AL_PYPI_SITE} DEPENDENCIES ${ARGN})
   endif()
 endfunction()
 

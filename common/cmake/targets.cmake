@@ -66,6 +66,7 @@ endfunction()
 #   NAME          the executable (main.cu), with the prior stages to compare with and build upon
 #   NAME_tests    tests.cu
 #   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
+#   NAME_labs     lab/run*.cu: never built, but compile_commands.json then says how (lab/judge.py)
 function(al_add_stage name)
   cmake_parse_arguments(arg "" "PRIOR" "SOURCES;TILES;LIBRARIES" ${ARGN})
   if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
@@ -92,6 +93,13 @@ function(al_add_stage name)
     add_executable(${name}_tiles EXCLUDE_FROM_ALL main.cu ${arg_TILES})
     target_compile_definitions(${name}_tiles PRIVATE AL_TILES)
     target_link_libraries(${name}_tiles PRIVATE ${stages})
+  endif()
+
+  file(GLOB lab_programs CONFIGURE_DEPENDS lab/run*.cu)
+  if(lab_programs)
+    al_kernel_sources(${lab_programs})
+    add_library(${name}_labs OBJECT EXCLUDE_FROM_ALL ${lab_programs})
+    target_link_libraries(${name}_labs PRIVATE al_common ${arg_LIBRARIES})
   endif()
 
   # The architectures this build leaves out: that they compile is a test of its own.

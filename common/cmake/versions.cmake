@@ -37,6 +37,12 @@ set(AL_PYPI_CUDNN_SIZE "366 MB")
 set(AL_PYPI_MATPLOTLIB matplotlib==3.11.2)
 set(AL_PYPI_MATPLOTLIB_SIZE "45 MB")
 
+# For the site (make site), with what it depends on, and to look at it in a browser.
+set(AL_PYPI_SITE mkdocs-material==9.8.1 latex2mathml==3.81.1)
+set(AL_PYPI_SITE_SIZE "27 MB")
+set(AL_PYPI_PLAYWRIGHT playwright==1.65.2)
+set(AL_PYPI_PLAYWRIGHT_SIZE "52 MB")
+
 # Another version would format the tree another way.
 set(AL_CLANG_FORMAT_MAJOR 14)
 set(AL_PYPI_CLANG_FORMAT clang-format==14.0.6)

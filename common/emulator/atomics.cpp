@@ -70,4 +70,6 @@ template double atomic_add(double*, double);
 
 void fence() { running->identity.fenced = true; }
 
+void wait_for_kernels_in_front() { running->current_thread().has_waited = true; }
+
 }  // namespace al::emulator

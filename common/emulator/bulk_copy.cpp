@@ -176,6 +176,12 @@ void start_load(Worker& w, const Request& r, std::uint64_t* barrier) {
                     r, "starts a copy to")) {
     return;
   }
+  if (w.trace) {
+    const SharedArray* array = w.shared.nearest(r.offset);
+    w.trace->note("asks for a copy of " + std::to_string(r.bytes) + " bytes to " +
+                      (array ? array->name : "shared memory"),
+                  r.where, w.current);
+  }
   w.defer(std::make_unique<LoadWork>(r, w.shared.offset_of(reinterpret_cast<std::size_t>(barrier)),
                                      r.text(w, "a copy to ")));
 }
@@ -232,6 +238,19 @@ void bulk_store(void* to_global, const void* from_shared, std::uint32_t bytes, W
   const Entered entered;
   Request r{run_at(to_global), bytes, 0, {}, number(__builtin_return_address(0)), where};
   if (prepare(entered.worker, r, from_shared, 16)) start_store(entered.worker, r);
+}
+
+void bulk_prefetch(const void* from_global, std::uint32_t bytes, Where where) {
+  const Entered entered;
+  Worker& w = entered.worker;
+  const auto address = reinterpret_cast<std::size_t>(from_global);
+  if (address % 16 != 0 || bytes % 16 != 0 || bytes == 0) {
+    w.fail("misaligned bulk prefetch",
+           "  thread:  " + w.name(w.current, true) + " at " + to_string(where) + "\n",
+           "the address and the bytes: both must be multiples of 16");
+    return;
+  }
+  w.prefetch(address, bytes, number(__builtin_return_address(0)));
 }
 
 void tma_load(void* to_shared, const TensorMap& map, std::uint64_t* barrier, const int* x, int rank,

@@ -57,6 +57,8 @@ T shuffle_value(Shuffle kind, unsigned mask, T value, int argument, int width, W
 
 std::size_t shared_offset(const void* pointer);  // in the block's shared memory
 
+void wait_for_kernels_in_front();  // see common/ptx/dependent_launch.cuh
+
 void fence();  // __threadfence: what this block has written may be announced by an atomic
 
 // The atomic operations, defined in atomics.cpp for int, unsigned, unsigned long long, and float

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@ std::mutex mutex;                                   // guards what follows
 std::vector<std::unique_ptr<Worker>> idle_workers;  // their fibers are used again
 std::uint32_t next_serial = kHost + 1;
 Counts total;
+std::vector<std::string> traces;
 
 std::uint64_t mix(std::uint64_t x) {
   x = (x ^ x >> 31) * 0x9e3779b97f4a7c15u;
@@ -76,7 +78,19 @@ void validate(const Grid& g) {
   }
 }
 
+bool may_be_traced(const Grid& g) {
+  const TraceWish& wish = trace_wish();
+  const auto size = [](dim3 x) { return std::int64_t{x.x} * x.y * x.z; };
+  return kHooks && traces.size() < kTracedLaunches && wish.block >= 0 &&
+         wish.block < size(g.grid) && wish.thread < size(g.block);
+}
+
 }  // namespace
+
+TraceWish& trace_wish() {
+  static TraceWish instance;
+  return instance;
+}
 
 Settings& settings() {
   static Settings instance = [] {
@@ -99,12 +113,17 @@ void run_grid(const Grid& grid) {
   const auto wanted = static_cast<std::uint64_t>(s.checked_blocks);
   const auto watch = [&](std::uint64_t b) {
     return wanted == 0 || blocks <= wanted || b == 0 || b == blocks - 1 ||
-           mix(s.seed + b) % blocks < wanted;
+           mix(s.seed + b) % blocks < wanted || static_cast<std::int64_t>(b) == trace_wish().block;
   };
 
-  Launch launch{grid, 0, global_buffers(), {}};
+  Launch launch{grid, 0, global_buffers(), {}, nullptr};
+  std::optional<Trace> trace;
   {
     const std::lock_guard lock(mutex);
+    if (may_be_traced(grid)) {
+      trace.emplace(grid, static_cast<std::uint64_t>(trace_wish().block), trace_wish().thread);
+      launch.trace = &*trace;
+    }
     launch.serial = next_serial;
     next_serial += static_cast<std::uint32_t>(blocks) + 1;
   }
@@ -147,7 +166,13 @@ void run_grid(const Grid& grid) {
   sum.blocks = static_cast<std::int64_t>(blocks);
   sum.checked_blocks = checked;
   const std::lock_guard lock(mutex);
+  if (trace) traces.push_back(trace->json());
   add(total, sum, checked > 0 ? static_cast<double>(blocks) / static_cast<double>(checked) : 1.0);
+}
+
+std::vector<std::string> take_traces() {
+  const std::lock_guard lock(mutex);
+  return std::exchange(traces, {});
 }
 
 Counts take_counts() {

@@ -24,6 +24,7 @@ void bulk_store(void* to_global, const void* from_shared, std::uint32_t bytes, W
 void tma_load(void* to_shared, const TensorMap& map, std::uint64_t* barrier, const int* x, int rank,
               Where where);
 void tma_store(const TensorMap& map, const void* from_shared, const int* x, int rank, Where where);
+void bulk_prefetch(const void* from_global, std::uint32_t bytes, Where where);
 void bulk_store_commit();
 void bulk_store_wait(std::size_t newer_groups, Where where);
 

@@ -32,6 +32,7 @@ struct Grid {
   void (*entry)(const void* body);
   const void* body;
   std::size_t body_bytes;
+  bool overlaps;  // threads wait for the kernels in front, by themselves
 };
 
 // Runs every block to its end. Throws Error(wrong_result) with a report of several lines when the
@@ -40,9 +41,10 @@ struct Grid {
 void run_grid(const Grid& grid);
 
 template <typename Body>
-void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, const Body& body) {
+void run_grid(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, bool overlaps,
+              const Body& body) {
   const auto entry = [](const void* b) { (*static_cast<const Body*>(b))(); };
-  run_grid(Grid{name, grid, block, shared_bytes, entry, &body, sizeof(Body)});
+  run_grid(Grid{name, grid, block, shared_bytes, entry, &body, sizeof(Body), overlaps});
 }
 
 // Called by every thread of a block through SharedArena::take: array number `index` of the block.

@@ -55,7 +55,8 @@ void access_row(Worker& w, const Operands& operands, const Collective& what, std
            "the row's address: it must be a multiple of 16 bytes, and so must the row length of "
            "the array");
   } else if (w.watched) {
-    w.access(address, 16, pc, &what == &kLoad ? Direction::load : Direction::store);
+    w.access(address, 16, pc, &what == &kLoad ? Direction::load : Direction::store, false,
+             what.name);
   }
 }
 

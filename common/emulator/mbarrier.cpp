@@ -91,6 +91,9 @@ bool wait(std::uint64_t* barrier, std::uint32_t parity, std::size_t pc, Where wh
   Phase phase(w, w.shared.offset_of(reinterpret_cast<std::size_t>(barrier)), parity % 2);
   phase.may_give_up = only_try;
   if (!w.wait_for(phase, where)) return false;
+  if (w.trace) {
+    w.trace->pass("the wait for " + w.mbarrier_name(phase.offset), where, w.current, w.counts);
+  }
   if (w.watched) w.shared.clocks.acquire(w.current, m->completed);
   return true;
 }
@@ -134,6 +137,13 @@ void mbarrier_arrive(std::uint64_t* barrier, std::uint32_t announced_bytes, bool
                               return_address(__builtin_return_address(0)), where);
   if (!m) return;
   m->bytes += announced_bytes;
+  if (w.trace) {
+    const std::string name =
+        w.mbarrier_name(w.shared.offset_of(reinterpret_cast<std::size_t>(barrier)));
+    const std::string bytes = std::to_string(announced_bytes) + " bytes at " + name;
+    w.trace->note(announced_bytes > 0 ? "announces " + bytes : "arrives at " + name, where,
+                  w.current);
+  }
   if (!arrives) return;
   if (w.watched) w.shared.clocks.release(w.current, m->arrived);
   --m->missing;

@@ -67,24 +67,46 @@ std::size_t shared_offset(const void* pointer) {
   return w.shared.offset_of(address);
 }
 
+namespace {
+
+const char* how_of(Direction direction, bool atomic, const char* how) {
+  if (how) return how;
+  return atomic ? "atomic" : direction == Direction::load ? "load" : "store";
+}
+
+}  // namespace
+
 void Worker::access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
-                    bool atomic) {
+                    bool atomic, const char* how) {
   if constexpr (!kHooks) return;
   if (shared.contains(address)) {
-    if (watched) access_shared(address, bytes, pc, direction, atomic);
+    if (watched) access_shared(address, bytes, pc, direction, atomic, how);
   } else if (threads_[current]->fiber.owns(address)) {
     if (!async.warpgroups.empty()) touches_accumulators(address, bytes, pc);  // a local variable
   } else if (GlobalBuffer* buffer = buffer_at(address, pc)) {
     if (watched) log.add(Space::global, direction, pc, current % 32, address, bytes);
+    if (trace) {
+      trace->access(Space::global, direction, how_of(direction, atomic, how), buffer->name, pc,
+                    current, address - buffer->begin, bytes);
+    }
     access_global(*buffer, address, bytes, pc, direction, atomic);
   } else if (!is_own(address)) {
     fail_illegal(address, bytes, pc, direction);
   }
 }
 
+void Worker::trace_shared(std::size_t offset, unsigned bytes, std::size_t pc, Direction direction,
+                          const char* how) {
+  const SharedArray* array = trace ? shared.nearest(offset) : nullptr;
+  if (!array) return;
+  trace->access(Space::shared, direction, how, array->name, pc, current, offset - array->offset,
+                bytes);
+}
+
 void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
-                           bool atomic) {
+                           bool atomic, const char* how) {
   const std::size_t offset = shared.offset_of(address);
+  trace_shared(offset, bytes, pc, direction, how_of(direction, atomic, how));
   const auto low_pc = static_cast<std::uint32_t>(pc);
   log.add(Space::shared, direction, pc, current % 32, address, bytes);
   const SharedMemory::Finding finding = direction == Direction::load
@@ -98,10 +120,13 @@ void Worker::access_shared(std::size_t address, unsigned bytes, std::size_t pc, 
 bool Worker::start_copy(const Copy& copy) {
   const auto to = reinterpret_cast<std::size_t>(copy.to);
   const auto from = reinterpret_cast<std::size_t>(copy.from);
-  if (copy.source_bytes > 0) access(from, copy.source_bytes, copy.pc, Direction::load);
+  if (copy.source_bytes > 0) {
+    access(from, copy.source_bytes, copy.pc, Direction::load, false, "cp.async");
+  }
   if (!watched || failed_) return !failed_;
   log.add(Space::shared, Direction::store, copy.pc, current % 32, to, copy.bytes);
   const std::size_t offset = shared.offset_of(to);
+  trace_shared(offset, copy.bytes, copy.pc, Direction::store, "cp.async");
   const SharedMemory::Finding finding =
       shared.start_write(offset, copy.bytes, current, current, static_cast<std::uint32_t>(copy.pc));
   return finding.verdict == SharedMemory::Verdict::fine ||
@@ -194,6 +219,14 @@ void Worker::access_global(GlobalBuffer& buffer, std::size_t address, unsigned b
     fail_illegal(address, bytes, pc, direction);
     return;
   }
+  if (!current_thread().has_waited) {
+    fail("use of global memory before the kernels in front have ended",
+         "  thread:  " + name(current) + " " + verb(direction, atomic) + " " +
+             place(buffer.name, offset, bytes) + " at " + line_of(pc) + "\n",
+         "wait_for_kernels_in_front(): a kernel launched with LaunchConfig::overlaps begins while "
+         "they still run, so every thread calls it before its first access");
+    return;
+  }
   if (atomic) launch->announcements.meet(address, identity.serial, identity.fenced, identity.seen);
   const GlobalBuffer::Finding finding = direction == Direction::load && !atomic
                                             ? buffer.read(offset, bytes, identity, low_pc)
@@ -233,10 +266,18 @@ void Worker::access_global_run(std::size_t address, std::size_t bytes, std::size
     return;
   }
   if (GlobalBuffer* buffer = buffer_at(address, pc)) {
+    if (trace) trace->run(direction, buffer->name, pc, current, address - buffer->begin, bytes);
     access_global(*buffer, address, static_cast<unsigned>(bytes), pc, direction, false);
   } else {
     fail_illegal(address, static_cast<unsigned>(bytes), pc, direction);
   }
+}
+
+void Worker::prefetch(std::size_t address, std::size_t bytes, std::size_t pc) {
+  if (!kHooks) return;
+  const GlobalBuffer* buffer = buffer_at(address, pc);
+  if (buffer && address + bytes <= buffer->begin + buffer->bytes) return;
+  fail_illegal(address, static_cast<unsigned>(bytes), pc, Direction::load);
 }
 
 void Worker::hear(std::size_t address, std::size_t pc) {

@@ -87,8 +87,11 @@ void named_barrier(int id, int threads, bool waits, Where where) {
     ++b.generation;
     ++w.counts.barriers;
   }
+  const std::string name = "named barrier " + std::to_string(id);
+  if (w.trace && !waits) w.trace->note("arrives at " + name, where, w.current);
   if (!waits) return;
   w.wait_for(generation, where);
+  if (w.trace) w.trace->pass(name, where, w.current, w.counts);
   if (w.watched) w.shared.clocks.acquire(w.current, b.clock);
 }
 

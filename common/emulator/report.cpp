@@ -32,26 +32,41 @@ std::string to_string(const std::source_location& where) {
   return last_two_parts(where.file_name()) + ":" + std::to_string(where.line());
 }
 
-std::string line_of(std::size_t pc) {
-  const std::string unknown = "a line that only a build with -g names";
+std::string line_of(std::size_t pc) { return lines_of({pc}).front(); }
+
+std::vector<std::string> lines_of(const std::vector<std::size_t>& pcs) {
+  std::vector<std::string> lines(pcs.size());
   Dl_info image;
-  if (pc == 0 || dladdr(reinterpret_cast<void*>(pc), &image) == 0) return unknown;
-  // The instruction before the return address is the call, hence the - 1. Reports are rare: asking
-  // the tool that comes with the compiler is simpler than reading debug information here.
-  char command[4096];
-  std::snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%zx 2>/dev/null", image.dli_fname,
-                pc - 1 - reinterpret_cast<std::size_t>(image.dli_fbase));
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> tool(popen(command, "r"), pclose);
-  // One line for each function inlined into the next, the innermost first.
-  std::string lines;
-  for (char line[4096]; tool && std::fgets(line, sizeof line, tool.get());) {
-    std::string found = line;
-    found.erase(found.find_first_of(" \n"));  // the rest is "(discriminator 2)"
-    const auto in = [&](const char* file) { return found.find(file) != std::string::npos; };
-    if (found[0] == '?' || in("common/emulator/") || in("common/ptx/")) continue;
-    lines += (lines.empty() ? "" : ", from ") + last_two_parts(found);
+  if (!pcs.empty() && pcs[0] != 0 && dladdr(reinterpret_cast<void*>(pcs[0]), &image) != 0) {
+    // The instruction before the return address is the call, hence the - 1. Reports are rare:
+    // asking the tool that comes with the compiler is simpler than reading debug information here.
+    std::string command = "addr2line -a -i -e '" + std::string(image.dli_fname) + "'";
+    for (const std::size_t pc : pcs) {
+      const std::size_t at = pc - 1 - reinterpret_cast<std::size_t>(image.dli_fbase);
+      char text[32];
+      std::snprintf(text, sizeof text, " 0x%zx", at);
+      command += text;
+    }
+    command += " 2>/dev/null";
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> tool(popen(command.c_str(), "r"), pclose);
+    // The address (-a), then a line for each function inlined into the next, the innermost first.
+    std::size_t next = 0;
+    for (char line[4096]; tool && std::fgets(line, sizeof line, tool.get());) {
+      std::string found = line;
+      found.erase(found.find_first_of(" \n"));  // the rest is "(discriminator 2)"
+      const auto in = [&](const char* file) { return found.find(file) != std::string::npos; };
+      if (found.starts_with("0x")) {
+        ++next;
+      } else if (found[0] != '?' && !in("common/emulator/") && !in("common/ptx/") && next > 0) {
+        std::string& all = lines[next - 1];
+        all += (all.empty() ? "" : ", from ") + last_two_parts(found);
+      }
+    }
   }
-  return lines.empty() ? unknown : lines;
+  for (std::string& line : lines) {
+    if (line.empty()) line = "a line that only a build with -g names";
+  }
+  return lines;
 }
 
 }  // namespace al::emulator

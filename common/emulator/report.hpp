@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <source_location>
 #include <string>
+#include <vector>
 
 namespace al::emulator {
 
@@ -16,5 +17,6 @@ uint3 unflatten(std::size_t linear, dim3 size);  // number in the block or grid 
 std::string to_string(const std::source_location& where);
 // The same for an instruction, by the program's debug information; or why that is not known.
 std::string line_of(std::size_t pc);
+std::vector<std::string> lines_of(const std::vector<std::size_t>& pcs);  // of one program
 
 }  // namespace al::emulator

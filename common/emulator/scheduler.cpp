@@ -26,6 +26,8 @@ void Worker::thread_main(void* worker) {
 bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool watch) {
   launch = &l;
   watched = watch;
+  trace = l.trace && l.trace->block() == linear ? l.trace : nullptr;
+  if (trace) trace->begin(counts);
   failed_ = false;
   random_ = seed;
   const dim3 size = l.grid.block;
@@ -50,6 +52,7 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
     Thread& t = thread(i);
     t.index = index;
     t.state = State::ready;
+    t.has_waited = !l.grid.overlaps;
     t.copies.clear();
     t.group_sizes.clear();
     t.fiber.start(&thread_main, this);
@@ -75,6 +78,7 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
   } while (fine && nothing_left_behind() &&
            ((!async.deferred.empty() && draw() % 2 == 0 && perform_one()) || wake() ||
             perform_one() || release_barrier()));
+  if (trace) trace->end(counts, shared.arrays());
   return !failed_;
 }
 
@@ -146,6 +150,7 @@ bool Worker::run_warp(int warp) {
     if (!resolve_warp_calls(warp)) return false;
   }
   if (watched) log.evaluate(counts);
+  if (trace) trace->align(warp);
   return lanes_in(warp, State::at_warp_call) == 0 || waiting_[warp] != 0 || stuck(warp);
 }
 
@@ -185,6 +190,7 @@ bool Worker::release_barrier() {
                 "let every thread come to the barrier and guard only the work");
   }
   ++counts.barriers;
+  if (trace) trace->pass_barrier(thread(first).where, counts);
   shared.clocks.pass_barrier();
   for (int w = 0; w * 32 < thread_count; ++w) ready_[w] = lanes_of(w);
   for (int i = 0; i < thread_count; ++i) thread(i).state = State::ready;

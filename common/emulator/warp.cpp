@@ -105,6 +105,22 @@ void warp_collective(const Collective& what, void* operands, Where where) {
   call(entered.worker, WarpCall::collective, 0xffffffff, where);
 }
 
+// Loads and stores of matrices are traced as what they access.
+void Worker::trace_call(int warp, unsigned mask) {
+  const Thread& first = thread(32 * warp + std::countr_zero(mask));
+  const char* name = name_of(first);
+  if (first.call == WarpCall::collective && !std::strstr(name, "mma")) return;
+  std::array<int, 32> from;
+  from.fill(-1);
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+    const int lane = std::countr_zero(rest);
+    const Thread& t = thread(32 * warp + lane);
+    from[lane] = t.call == WarpCall::shuffle ? source_lane(t, lane) : lane;
+  }
+  trace->call(name, first.where, warp, from);
+  trace->align(warp);
+}
+
 // Completes the calls that all their lanes have come to.
 bool Worker::resolve_warp_calls(int warp) {
   unsigned waiting = lanes_in(warp, State::at_warp_call);
@@ -146,6 +162,7 @@ bool Worker::complete_warp_call(int warp, unsigned mask) {
     thread(32 * warp + std::countr_zero(rest)).state = State::ready;
   }
   ready_[warp] |= mask;
+  if (trace) trace_call(warp, mask);
   if (watched && lanes_in(warp, State::ready) == lanes_of(warp)) log.evaluate(counts);
   return true;
 }

@@ -219,6 +219,11 @@ void wgmma(float* d, int n, const std::uint32_t* a, std::uint64_t a_descriptor,
         "128 threads");
     return;
   }
+  if (w.trace) {
+    w.trace->note("wgmma m64n" + std::to_string(n) + "k" + std::to_string(call.k()) +
+                      (a ? ", A in registers" : ""),
+                  where, w.current);
+  }
   group.d[t] = d;
   if (a) std::copy_n(a, 4, group.a[t].begin());
   OthersComing others(group);
@@ -265,6 +270,7 @@ void wgmma_wait(std::size_t newer_groups, Where where) {
   groups.erase(groups.begin(), done);
   Performed performed(group, end);
   w.wait_for(performed, where);
+  if (w.trace) w.trace->note("waits for its wgmma", where, w.current);
   if (w.watched && end > 0) w.shared.clocks.learn(w.current, group.agent, group.times[end - 1]);
   for (auto d = group.accumulators.begin(); d != group.accumulators.end();) {
     if (d->last < end && d->d[t]) {

@@ -64,7 +64,7 @@ void access_part(Worker& w, const FragmentPart& part, std::size_t pc, Direction 
   const int lane = w.current % 32;
   const auto access = [&](int run, int first, int count) {
     w.access(begin + (std::size_t{part.ldm} * run + first) * part.bytes, count * part.bytes, pc,
-             direction);
+             direction, false, (direction == Direction::load ? kLoad : kStore).name);
   };
   if (part.use != FragmentUse::accumulator) {
     access(lane % 16, lane / 16 * 8, 8);

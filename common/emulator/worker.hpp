@@ -16,6 +16,7 @@
 #include "common/emulator/global_memory.hpp"
 #include "common/emulator/shared_memory.hpp"
 #include "common/emulator/tensor_core.hpp"
+#include "common/emulator/trace.hpp"
 
 namespace al::emulator {
 
@@ -42,6 +43,7 @@ struct Thread {
   Fiber fiber;
   uint3 index{};
   State state = State::exited;
+  bool has_waited = true;  // for the kernels in front: see LaunchConfig::overlaps
   Where where;             // the call it waits in
   bool predicate = false;  // given to a barrier
   WarpCall call{};         // at_warp_call: which, and its arguments
@@ -62,6 +64,7 @@ struct Launch {
   std::uint32_t serial;  // of the launch; block i has serial + 1 + i
   std::vector<std::shared_ptr<GlobalBuffer>> buffers;
   Announcements announcements;
+  Trace* trace = nullptr;  // of one of the blocks
 };
 
 class Worker {
@@ -104,11 +107,14 @@ class Worker {
   int register_pool() const;
 
   // A load, store or atomic by the current thread.
+  // `how`: what a trace calls it, where it is no plain one.
   void access(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
-              bool atomic = false);
+              bool atomic = false, const char* how = nullptr);
   // The hardware loads or stores a run of global memory on behalf of the current thread.
   void access_global_run(std::size_t address, std::size_t bytes, std::size_t pc,
                          Direction direction);
+  // The hardware brings a run of global memory nearer: not a read, but the memory must be there.
+  void prefetch(std::size_t address, std::size_t bytes, std::size_t pc);
   // After an atomic: what the blocks before it announced there is known to this block from now on.
   void hear(std::size_t address, std::size_t pc);
   // A cp.async by the current thread starts, or has arrived.
@@ -116,6 +122,7 @@ class Worker {
   void land_copy(const Copy& copy);
 
   Launch* launch = nullptr;
+  Trace* trace = nullptr;  // null: nobody wants this block's
   bool watched = false;
   int thread_count = 0;
   int current = 0;  // index of the running thread
@@ -133,6 +140,7 @@ class Worker {
   bool resolve_warp_calls(int warp);
   bool complete_warp_call(int warp, unsigned mask);
   bool complete_shuffle(int warp, unsigned mask);
+  void trace_call(int warp, unsigned mask);
   bool release_barrier();
   bool wake();
   bool perform_one();
@@ -145,7 +153,9 @@ class Worker {
   GlobalBuffer* buffer_at(std::size_t address, std::size_t pc);
   bool is_own(std::size_t address) const;
   void access_shared(std::size_t address, unsigned bytes, std::size_t pc, Direction direction,
-                     bool atomic);
+                     bool atomic, const char* how);
+  void trace_shared(std::size_t offset, unsigned bytes, std::size_t pc, Direction direction,
+                    const char* how);
   void access_global(GlobalBuffer& buffer, std::size_t address, unsigned bytes, std::size_t pc,
                      Direction direction, bool atomic);
   bool fail_illegal(std::size_t address, unsigned bytes, std::size_t pc, Direction direction);

@@ -22,6 +22,10 @@ __forceinline__ void bulk_store(void* to_global, const void* from_shared, std::u
                                 emulator::Where where = emulator::Where::current()) {
   emulator::bulk_store(to_global, from_shared, bytes, where);
 }
+__forceinline__ void bulk_prefetch_L2(const void* from_global, std::uint32_t bytes,
+                                      emulator::Where where = emulator::Where::current()) {
+  emulator::bulk_prefetch(from_global, bytes, where);
+}
 __forceinline__ void bulk_store_commit() { emulator::bulk_store_commit(); }
 template <int NEWER>
 __forceinline__ void bulk_store_wait_read(emulator::Where where = emulator::Where::current()) {
@@ -43,6 +47,15 @@ __device__ __forceinline__ void bulk_copy(void* to_shared, const void* from_glob
       : "r"(shared_address(to_shared)), "l"(__cvta_generic_to_global(from_global)), "r"(bytes),
         "r"(shared_address(barrier))
       : "memory");
+}
+
+// Brings the bytes into L2 and nowhere else. Nobody has read them by that: who reads them later
+// finds what was written until then.
+__device__ __forceinline__ void bulk_prefetch_L2(const void* from_global, std::uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;"
+               :
+               : "l"(__cvta_generic_to_global(from_global)), "r"(bytes)
+               : "memory");
 }
 
 // Part of the thread's open group of stores. What threads have stored in shared memory needs
@@ -77,6 +90,7 @@ __device__ __forceinline__ void bulk_store_wait() {
 #else
 
 __device__ inline void bulk_copy(void*, const void*, std::uint32_t, std::uint64_t*) { __trap(); }
+__device__ inline void bulk_prefetch_L2(const void*, std::uint32_t) { __trap(); }
 __device__ inline void bulk_store(void*, const void*, std::uint32_t) { __trap(); }
 __device__ inline void bulk_store_commit() { __trap(); }
 template <int NEWER>

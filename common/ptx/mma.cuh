@@ -26,11 +26,13 @@
 
 namespace al {
 
-// Whether mma_m16n8k32 is there.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
-inline constexpr bool kMma8Bits = true;
+// Whether mma_m16n8k32 is one instruction of the machine. Hopper's tensor cores take 8 bits from
+// wgmma only: on sm_90 the compiler makes of this one conversions to fp16, two products into zeros
+// and additions.
+#if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 890 && __CUDA_ARCH__ != 900)
+inline constexpr bool kNativeMma8Bits = true;
 #else
-inline constexpr bool kMma8Bits = false;
+inline constexpr bool kNativeMma8Bits = false;
 #endif
 
 #ifdef AL_EMULATOR

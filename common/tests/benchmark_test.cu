@@ -118,6 +118,8 @@ TEST_CASE("the ceilings stand in the order that the hardware gives them") {
   } else {
     CHECK(c.why_absent != "");
   }
+  CHECK(*c.mma_tflops > *c.ffma_tflops);
+  if (c.tensor_tflops) CHECK(*c.mma_tflops < 1.5 * *c.tensor_tflops);
   // An eighth of the FMAs, or a quarter; and an FMA counts two.
   CHECK(*c.exp_tops > 0.04 * *c.ffma_tflops);
   CHECK(*c.exp_tops < 0.16 * *c.ffma_tflops);

@@ -5,6 +5,7 @@ Bad input is one sentence on stderr, nothing on stdout, exit code 2, and nothing
 ctest runs this with the program's path.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -57,6 +58,9 @@ class CommandLine(unittest.TestCase):
             ("There are: all, tiny,", "--config nothing"),
             ("finite", "--scale nan"),
             ("--iters takes a whole number", "--iters -1"),
+            ("--trace takes the number of a block and of a thread", "--trace 0"),
+            ("--trace takes the number of a block and of a thread", "--trace 0,x"),
+            ("give --trace BLOCK,THREAD too", "--trace-json t.json"),
             ("memory", "--batch 64 --heads 64 --seq 262144 --dtype fp32"),
             ("more than an index holds", "--batch 2000000000 --heads 2000000000"),
         ]:
@@ -66,6 +70,21 @@ class CommandLine(unittest.TestCase):
     def test_files_that_cannot_be_written(self):
         self.refused("there is no folder", "--json", "nowhere/out.json")
         self.refused("there is no folder", "--csv", "nowhere/out.csv")
+
+    def test_trace(self):
+        run = self.run_program("--seq", "16", "--check", "--trace", "0,5")
+        if run.returncode == 2:  # a GPU, or ASan in the place of the hooks
+            self.assertIn("which only the emulator does", run.stderr)
+            return
+        trace = json.loads((self.folder / "trace.json").read_text())
+        self.assertEqual(trace["schema"], "attention-ladder trace 1")
+        for kernel in trace["kernels"]:
+            self.assertEqual((kernel["block"], kernel["lane"]), ([0, 0, 0], 5))
+            self.assertTrue(kernel["phases"][-1]["steps"])
+        self.assertEqual(json.loads(self.run_program("--seq", "16", "--trace", "0,5", "--trace-json", "-").stdout),
+                         trace)
+        (self.folder / "trace.json").unlink()
+        self.refused("no kernel that ran has this block", "--seq", "16", "--trace", "1000000,0")
 
     def test_tensors(self):
         q, k = self.folder / "q.npy", self.folder / "k.npy"

@@ -8,6 +8,7 @@
 #include "common/device.hpp"
 #include "common/launch.cuh"
 #include "common/ptx/bulk_copy.cuh"
+#include "common/ptx/dependent_launch.cuh"
 #include "common/ptx/mbarrier.cuh"
 #include "common/ptx/named_barrier.cuh"
 #include "common/ptx/setmaxnreg.cuh"
@@ -242,6 +243,34 @@ TEST_CASE("tensor maps that cannot be made") {
   refused({{64, 64}, {128}, {60, 8}}, Swizzle::b128);     // a row of 120 bytes
   refused({{64, 64}, {128}, {64, 8}}, Swizzle::b128, 8);  // an address
   refused({{64, 64}, {}, {64, 8}}, Swizzle::b128);
+}
+
+// Each block adds up what all blocks of the launch in front have written.
+__global__ void next_sums(const int* before, int* after) {
+  launch_dependents();
+  if (threadIdx.x == 0) bulk_prefetch_L2(before, 256);
+  wait_for_kernels_in_front();
+  int sum = blockIdx.x;
+  for (int i = 0; i < 64; ++i) sum = (sum + before[i]) % 1009;
+  if (threadIdx.x == 0) after[blockIdx.x] = sum;
+}
+
+TEST_CASE("launches that overlap see what the one in front has written") {
+  if (device().sm < 90) return;
+  std::vector<int> want(64);
+  std::iota(want.begin(), want.end(), 1);
+  DeviceBuffer a(256, "a"), b(256, "b");
+  a.write(want.data(), 256);
+  for (int launches = 0; launches < 100; ++launches) {
+    launch(next_sums, {.name = "next_sums", .grid = 64, .block = 32, .overlaps = true},
+           static_cast<const int*>(a.data()), static_cast<int*>(b.data()));
+    std::swap(a, b);
+    const int all = std::accumulate(want.begin(), want.end(), 0);
+    for (int i = 0; i < 64; ++i) want[i] = (i + all) % 1009;
+  }
+  std::vector<int> got(64);
+  a.read(got.data(), 256);
+  CHECK(got == want);
 }
 
 }  // namespace

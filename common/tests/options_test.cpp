@@ -225,6 +225,7 @@ TEST_CASE("what to run") {
   CHECK(twice.sweep_high == 4096);
   CHECK(twice.sweep_factor == 2);
   CHECK(parse({"--sweep", "seq=16:4096:x1.5"}).sweep_factor == 1.5);
+  CHECK(parse({"--sweep", "seq=16:64", "--tokens", "64"}).tokens == 64);
   CHECK(parse({"--stage", "01_naive_qk,04_fused_v1"}, ladder).stages.size() == 2);
   CHECK(parse({"--compare", "a.json", "b.json"}, ladder).compare ==
         std::vector<std::string>{"a.json", "b.json"});
@@ -272,6 +273,9 @@ TEST_CASE("bad sweeps") {
         "seq=16:32:x", "seq=16:32:x1", "seq=16:32:xinf", "seq=16:32:x2:", "seq=16:99999999999"}) {
     CHECK(has(complaint({"--sweep", range}), {range, "not a range", "seq=256:16384:x2"}));
   }
+  CHECK(has(complaint({"--tokens", "64"}), {"--tokens", "--sweep seq="}));
+  CHECK(has(complaint({"--tokens", "63", "--sweep", "seq=16:64"}), {"--tokens", "HI"}));
+  CHECK(has(complaint({"--tokens", "64", "--sweep", "seq=16:64", "--batch", "2"}), {"--batch"}));
   CHECK(has(complaint({"--sweep", "seq=16:64", "--seq", "32"}), {"--seq", "--sweep seq="}));
 }
 

@@ -60,6 +60,46 @@ def tiles():
     return results([problem(4096, "pv", config="hdim64_seq4k")], rows, "03_pv")
 
 
+def chapter(name, operation, config="hdim64_seq4k", causal=True, seq=4096, **rates):
+    """A chapter's own results: so many TFLOP/s by each variant."""
+    rows = [row(name, variant, 0, 275 / rate, tflops=rate, gbps=10 * rate,
+                limit={"name": "read GB/s" if seq == 1 else "tensor TFLOP/s"})
+            for variant, rate in rates.items() if variant != "cudnn"]
+    if "cudnn" in rates:
+        rows.append(row("yardstick", "cudnn", 0, 275 / rates["cudnn"], "yardstick",
+                        tflops=rates["cudnn"]))
+    made = results([problem(4096, operation, config=config, causal=causal, seq=seq)], rows, name)
+    return {**made, "ceilings": {"ffma_tflops": 65.2, "tensor_tflops": 760}}
+
+
+def write_chapters(root):
+    """Three chapters in a repository: one that makes scores, one that decodes, one that does it all."""
+    ideas = {"01_naive_qk": "reuse", "07_flash_decoding": "split the keys", "09_cute": "layouts"}
+    made = {"01_naive_qk": chapter("01_naive_qk", "scores", naive=0.5, tiles=37),
+            "07_flash_decoding": chapter("07_flash_decoding", "attention", "decode_64k", False, 1,
+                                         split=4),
+            "09_cute": chapter("09_cute", "attention", sm80=298, sm90=482, cudnn=396)}
+    (root / "docs" / "results" / "h200").mkdir(parents=True, exist_ok=True)
+    for name, idea in ideas.items():
+        (root / name).mkdir()
+        (root / name / "README.md").write_text(f"# {name}\n\n**The one new idea: {idea}.**\n",
+                                               encoding="utf-8")
+        (root / "docs" / "results" / "h200" / f"{name}.json").write_text(json.dumps(made[name]),
+                                                                         encoding="utf-8")
+
+
+class Rungs(unittest.TestCase):
+    def test_every_kernel_of_every_chapter(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_chapters(pathlib.Path(folder))
+            found, marks = plots.rungs(pathlib.Path(folder), "h200")
+        self.assertEqual(found, [
+            ("01  reuse", {"naive": 0.5, "tiles": 37}, "tiles", "Q Kᵀ only"),
+            ("07  split the keys", {}, None, "one query: 40.0 GB/s of K and V"),
+            ("09  layouts", {"sm80": 298, "sm90": 482}, "sm90", "")])
+        self.assertEqual(marks, {"cuDNN": 396, "FP32 units": 65.2, "tensor cores": 760})
+
+
 class Lines(unittest.TestCase):
     def test_one_line_a_stage_and_a_yardstick(self):
         (shape, lines), = plots.sweeps(sweep()).items()
@@ -75,6 +115,13 @@ class Lines(unittest.TestCase):
         self.assertEqual(base, "03_pv")
         self.assertEqual(ratios, {"03_pv": {256: 1, 512: 1}, "05_epilogue_norm_v2": {256: 8, 512: 8},
                                   "cudnn": {256: 16, 512: 16}})
+
+    def test_equal_tokens_are_one_picture(self):
+        problems = [problem(n, batch=512 // n) for n in LENGTHS]
+        made = results(problems, [row("09_cute", "flash", i, 1.0) for i in range(len(problems))])
+        (shape, lines), = plots.sweeps(made).items()
+        self.assertEqual(plots.shape_text(shape), "B512/N H16 D64 fp16 causal")
+        self.assertEqual(lines["09_cute"], {n: 1.0 for n in LENGTHS})
 
     def test_masks_and_shapes_are_kept_apart(self):
         made = sweep()
@@ -111,6 +158,7 @@ class Pictures(unittest.TestCase):
         (made / "ladder_seq_d64.json").write_text(json.dumps(sweep()), encoding="utf-8")
         (made / "03_pv_tiles.json").write_text(json.dumps(tiles()), encoding="utf-8")
         (made / "03_pv.json").write_text(json.dumps(sweep()), encoding="utf-8")  # no picture of it
+        write_chapters(cls.root)
         cls.code = cls.draw()
 
     @classmethod
@@ -135,7 +183,7 @@ class Pictures(unittest.TestCase):
         self.assertEqual(self.code, 0)
         self.assertEqual(sorted(path.name for path in (self.root / "docs" / "plots").iterdir()),
                          ["h200_03_pv_tiles_hdim64_seq4k_fp16_causal.svg",
-                          "h200_latency_B1_H16_D64_fp16_causal.svg",
+                          "h200_ladder.svg", "h200_latency_B1_H16_D64_fp16_causal.svg",
                           "h200_speedup_B1_H16_D64_fp16_causal.svg"])
 
     def test_latency_says_what_it_shows(self):
@@ -156,6 +204,12 @@ class Pictures(unittest.TestCase):
         self.assertIn("time of 03_pv / time (×)", texts)
         self.assertNotIn("01_naive_qk (Q Kᵀ only)", texts)
         self.assertEqual(self.points(name, "cudnn"), 2)
+
+    def test_the_ladder_names_ideas_and_numbers(self):
+        texts = self.texts("h200_ladder.svg")
+        for text in ("01  reuse", "37.0  Q Kᵀ only", "one query: 40.0 GB/s of K and V", "09  layouts",
+                     "482", "cuDNN 396", "tensor cores 760", "TFLOP/s, each dot a kernel"):
+            self.assertIn(text, texts)
 
     def test_heat_map_names_tiles_times_and_threads(self):
         texts = self.texts("h200_03_pv_tiles_hdim64_seq4k_fp16_causal.svg")

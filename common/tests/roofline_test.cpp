@@ -12,6 +12,7 @@ Ceilings made_up() {
   c.read_gbps = 4500;
   c.ffma_tflops = 50;
   c.tensor_tflops = 800;
+  c.mma_tflops = 600;
   c.shared_gbps = 32000;
   c.exp_tops = 4;
   return c;
@@ -88,6 +89,13 @@ TEST_CASE("the prediction is the slowest of the costs") {
   cost.exponentials = 80e9;  // 20 ms
   CHECK(predict(cost, made_up())->name == "exp T/s");
   CHECK(predict(cost, made_up())->ms == doctest::Approx(20));
+}
+
+TEST_CASE("mma.sync has a ceiling of its own; what counts for the problem is the tensor cores'") {
+  const Cost cost{.mma_flops = 6e12};
+  CHECK(units_of(cost) == Units::tensor);
+  CHECK(predict(cost, made_up())->name == "mma.sync TFLOP/s");
+  CHECK(predict(cost, made_up())->ms == doctest::Approx(10));
 }
 
 TEST_CASE("8-bit operands have a ceiling of their own, or none") {

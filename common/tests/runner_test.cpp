@@ -121,6 +121,9 @@ TEST_CASE("runner: --sweep seq takes every length, and grows the keys of a decod
   CHECK(swept({}) == std::vector<std::string>{"seq4 B1 H2 N4 D16 fp16 causal",
                                               "seq8 B1 H2 N8 D16 fp16 causal",
                                               "seq16 B1 H2 N16 D16 fp16 causal"});
+  CHECK(swept({"--tokens", "24"}) == std::vector<std::string>{"seq4 B6 H2 N4 D16 fp16 causal",
+                                                              "seq8 B3 H2 N8 D16 fp16 causal",
+                                                              "seq16 B1 H2 N16 D16 fp16 causal"});
   CHECK(swept({"--config", "decode_8k"}) ==
         std::vector<std::string>{"seq4 B1 H2 N1 Nkv4 D16 fp16 full",
                                  "seq8 B1 H2 N1 Nkv8 D16 fp16 full",

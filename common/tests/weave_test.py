@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
 import tempfile
 import unittest
 
@@ -66,7 +67,9 @@ namespace al {
   // [snippet inner]
   int inner() {
 
+    // [hole one]
     return 1;
+    // [/hole]
   }
   // [/snippet]
 // [snippet outer]
@@ -202,6 +205,12 @@ class Tables(Repository):
         self.assertIn("| variant | idea | p10–p90 ms | extra MB | vs `cublas_fp32` |", text)
         self.assertIn("| `tiles` | an idea | 6.98–7.41 | 0 | 1.08× |", text)
 
+    def test_variants_by_name(self):
+        text = self.woven(f"table {self.WHERE} columns=variant,vs:cublas_fp32 variants=tiles")
+        self.assertIn("| variant | vs `cublas_fp32` |\n| --- | ---: |\n| `tiles` | 1.08× |\n\n*", text)
+        self.assertIn("has no variant tile; there are: ",
+                      self.complaint(f"table {self.WHERE} variants=tile"))
+
     def test_several_problems_get_a_column(self):
         both = results([row("naive", 5), row("naive", 3, problem=1, causal=True)],
                        [problem(), problem(causal=True)])
@@ -266,33 +275,120 @@ class Tables(Repository):
                       self.complaint("table results=docs/bad.json config=a dtype=b mask=full"))
 
 
-class Ladder(Repository):
-    def test_one_row_for_each_stage(self):
-        second = results([row("old", 20, stage="01_naive_qk", role="prior"),
-                          row("fused", 4, stage="04_fused_v1", prior="01_naive_qk/old", ratio_to_prior=5),
-                          row("slow", 9, stage="04_fused_v1"),
-                          row("fast_and_wrong", 1, stage="04_fused_v1",
-                              error={"scaled": 1, "budget": 0.5, "ok": False, "why": "wrong"})])
-        self.write("docs/results/h200/04_fused_v1.json", json.dumps(second))
+class Chapters(Repository):
+    """A repository of three chapters, and what all of them together say."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("01_naive_qk/README.md", "# 01 · Scores\n\nWhy?\n\n**The one new idea: reuse.** So …\n")
+        self.write("04_fused_v1/README.md", "# 04 · One kernel\n\n**Two ideas, in turn.** So …\n")
+        self.write("07_decoding/README.md", "# 07 · Decoding\n\n**The one new idea: split.** So …\n")
+        fused = results([row("old", 20, stage="01_naive_qk", role="prior"),
+                         row("fused", 4, stage="04_fused_v1"), row("slow", 9, stage="04_fused_v1"),
+                         row("fast_and_wrong", 1, stage="04_fused_v1",
+                             error={"scaled": 1, "budget": 0.5, "ok": False, "why": "wrong"})],
+                        [problem(operation="attention")])
+        decoding = results([row("split", 0.5, "07_decoding", gbps=4146.0,
+                                limit={"name": "read GB/s", "value": 4600, "ms": 0.45, "fraction": 0.9})],
+                           [problem(operation="attention", config="decode_64k", seq=1)])
         self.write("docs/results/h200/01_naive_qk_tiles.json", json.dumps(LADDER_01))  # a sweep
-        text = self.woven("ladder gpu=h200 config=hdim64_seq4k dtype=fp16,fp32 mask=full")
-        lines = text.split("\n")
-        self.assertEqual(lines[2:4], [
-            "| [01_naive_qk](01_naive_qk/) | `tiles` | fp32 full | 7.12 | 13.8× `naive` | 38.6 | 61 % FFMA |",
-            "| [04_fused_v1](04_fused_v1/) | `fused` | fp32 full | 4.00 | 5.00× `01_naive_qk/old` | 68.8 "
-            "| 109 % FFMA |"])
-        self.assertEqual(lines[4], "")
+        self.write("docs/results/h200/04_fused_v1.json", json.dumps(fused))
+        self.write("docs/results/h200/07_decoding.json", json.dumps(decoding))
+
+    def add_gpu(self, folder, name, ms):
+        """Another GPU, on which only chapter 01 was measured."""
+        there = results([row("tiles", ms)])
+        there["device"] |= {"name": name, "sm": 75, "sms": 40}
+        there["ceilings"] = {"copy_gbps": 250.5, "tensor_tflops": None}
+        self.write(f"docs/results/{folder}/01_naive_qk.json", json.dumps(there))
+
+
+class Ladder(Chapters):
+    WHICH = "config=hdim64_seq4k,decode_64k dtype=fp16,fp32 mask=full"
+
+    def test_one_row_for_each_chapter(self):
+        lines = self.woven(f"ladder gpu=h200 {self.WHICH}").split("\n")
+        self.assertEqual(lines[2:6], [
+            "| [01 · Scores](01_naive_qk/README.md) | reuse | Q Kᵀ | 7.12 | 38.6 TFLOP/s | 61 % FFMA |",
+            "| [04 · One kernel](04_fused_v1/README.md) | two ideas, in turn | attention | 4.00 "
+            "| 68.8 TFLOP/s | 109 % FFMA |",
+            "| [07 · Decoding](07_decoding/README.md) | split | one query | 0.500 | 4146 GB/s "
+            "| 90 % read |", ""])
+        self.assertIn("no such problem: decode_64k", lines[6])
 
     def test_of_several_operations_the_whole(self):
-        several = results([row("online", 1, "02_softmax"), row("pipeline", 9, "02_softmax", problem=1)],
+        several = results([row("online", 1, "04_fused_v1"), row("pipeline", 9, "04_fused_v1", problem=1)],
                           [problem(operation="softmax"), problem(operation="probabilities")])
-        self.write("docs/results/h200/02_softmax.json", json.dumps(several))
-        text = self.woven("ladder gpu=h200 config=hdim64_seq4k dtype=fp32 mask=full")
-        self.assertIn("| [02_softmax](02_softmax/) | `pipeline` | fp32 full | 9.00 |", text)
+        self.write("docs/results/h200/04_fused_v1.json", json.dumps(several))
+        text = self.woven(f"ladder gpu=h200 {self.WHICH}")
+        self.assertIn("| two ideas, in turn | softmax(Q Kᵀ) | 9.00 |", text)
 
     def test_errors(self):
         self.assertIn("no file in docs/results/t4",
                       self.complaint("ladder gpu=t4 config=tiny dtype=fp16 mask=full"))
+        self.write("01_naive_qk/README.md", "# 01 · Scores\n\nWhy?\n")
+        self.assertIn("01_naive_qk/README.md has no '# title' or no '**The one new idea",
+                      self.complaint(f"ladder gpu=h200 {self.WHICH}"))
+
+
+class Gpus(Chapters):
+    WHICH = "config=hdim64_seq4k,decode_64k dtype=fp16,fp32 mask=full"
+
+    def test_one_gpu(self):
+        lines = self.woven(f"gpus {self.WHICH}", page="docs/results/README.md").split("\n")
+        self.assertEqual(lines[:2], ["|  | [NVIDIA H200](h200/) |", "| --- | ---: |"])
+        self.assertIn("| copy, GB/s | 4280 |", lines)
+        self.assertEqual(lines[-3:], ["| 01_naive_qk, hdim64_seq4k | 7.12 ms, 38.6 TFLOP/s<br>`tiles` |",
+                                      "| 04_fused_v1, hdim64_seq4k | 4.00 ms, 68.8 TFLOP/s<br>`fused` |",
+                                      "| 07_decoding, decode_64k | 0.500 ms, 4146 GB/s<br>`split` |"])
+
+    def test_another_gpu_is_a_column(self):
+        self.add_gpu("t4", "Tesla T4", 55)
+        self.write("docs/results/h200/tuning/notes.json", "no results")  # a folder in a folder
+        self.write("docs/results/empty/README.md", "")
+        lines = self.woven(f"gpus {self.WHICH}", page="docs/results/README.md").split("\n")
+        self.assertEqual(lines[0], "|  | [NVIDIA H200](h200/) | [Tesla T4](t4/) |")
+        self.assertIn("| multiprocessors | 132 | 40 |", lines)
+        self.assertIn("| tensor cores, fp16, TFLOP/s | 760 | – |", lines)
+        self.assertIn("| 01_naive_qk, hdim64_seq4k | 7.12 ms, 38.6 TFLOP/s<br>`tiles` "
+                      "| 55.0 ms, 5.00 TFLOP/s<br>`tiles` |", lines)
+        self.assertIn("| 04_fused_v1, hdim64_seq4k | 4.00 ms, 68.8 TFLOP/s<br>`fused` | – |", lines)
+
+    def test_new_results_make_the_page_stale(self):
+        self.woven(f"gpus {self.WHICH}", page="docs/results/README.md")
+        self.add_gpu("t4", "Tesla T4", 55)
+        code, said = self.run_weave("--check")
+        self.assertEqual(code, 1)
+        self.assertIn("docs/results/README.md:3: differs from its source", said)
+
+    def test_no_gpu(self):
+        shutil.rmtree(self.root / "docs" / "results" / "h200")
+        self.assertIn("no folder with a chapter's results", self.complaint(f"gpus {self.WHICH}"))
+
+
+class Labs(Repository):
+    def test_from_their_facts(self):
+        self.write("01_naive_qk/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 20\n+++\n')
+        self.write("01_naive_qk/lab/1_score.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 5\n+++\n')
+        lines = self.woven("labs chapter=01_naive_qk").split("\n")
+        self.assertEqual(lines[2:], ["| `01.1` | [One](01_naive_qk/lab/1_score.md) | fill in | 5 |",
+                                     "| `01.2` | [Banks](01_naive_qk/lab/2_banks.md) | make it faster | 20 |"])
+
+    def test_errors(self):
+        self.assertIn("01_naive_qk/lab has no labs", self.complaint("labs chapter=01_naive_qk"))
+        self.write("01_naive_qk/lab/1_score.md", "no facts")
+        self.assertIn("1_score.md is not a lab", self.complaint("labs chapter=01_naive_qk"))
+        self.assertIn("no column colour", self.complaint("labs columns=colour"))
+
+    def test_those_of_all_chapters(self):
+        self.assertIn("there are no labs", self.complaint("labs"))
+        self.write("02_softmax/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n+++\n')
+        self.write("01_naive_qk/lab/1_one.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
+                   "teaches = 'a | b'\n+++\n")
+        self.assertEqual(self.woven("labs columns=minutes,teaches").split("\n"), [
+            "| lab |  | minutes | what it teaches |", "| --- | --- | ---: | --- |",
+            "| `01.1` | [One](01_naive_qk/lab/1_one.md) | 15 | a \\| b |",
+            "| `02.2` | [Banks](02_softmax/lab/2_banks.md) | 105 | – |", "", "*2 labs, 2 hours.*"])
 
 
 class HeatMap(Repository):
@@ -305,6 +401,13 @@ class HeatMap(Repository):
                           "dtype=fp32 mask=full")
         self.assertIn("| BLOCK_M \\ BLOCK_N | 64 | 128 |\n| ---: | ---: | ---: |\n"
                       "| 64 | 8.00 / 256 | **7.25 / 256** |\n| 128 | 31.5 / 256 | – |\n", text)
+
+    def test_tiles_of_one_kernel(self):
+        self.write("docs/results/h200/tiles.json",
+                   json.dumps(results([row("a_64x64x128", 9.5), row("b_64x64x256", 8)])))
+        where = "heat_map results=docs/results/h200/tiles.json config=hdim64_seq4k dtype=fp32 mask=full"
+        self.assertIn("| 64 | **8.00 / 256** |\n", self.woven(where))
+        self.assertIn("| 64 | **9.50 / 128** |\n", self.woven(where + " kernel=a_"))
 
 
 class Pages(Repository):

@@ -1,0 +1,94 @@
+"""One lab as CI tries it: python3 common/tests/lab_test.py 01.1
+
+The starter compiles, fails, and says the phrase that the lab promises; the chapter's own file in its
+place passes. A variant's starter fails with seeds that ask for each of its features, and a plain
+serial kernel is right.
+"""
+
+import pathlib
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "common" / "lab"))
+import judge  # noqa: E402
+import starter  # noqa: E402
+import variants  # noqa: E402
+
+
+def said(verdict):
+    return "\n".join(f"{check['name']}: {check['message']}" for check in verdict["checks"])
+
+
+def compiles(verdict):
+    return not any(check["name"] == "compiles" for check in verdict["checks"])
+
+
+def try_lab(lab, folder, wrong):
+    starter.write_starter(lab, folder)
+    verdict = judge.judge(lab.id, folder)
+    print(f"--- the starter of {lab.id}: {verdict['seconds']:.1f} s\n{said(verdict)}")
+    if verdict["passed"]:
+        wrong.append("the starter passes")
+    if not compiles(verdict):
+        wrong.append("the starter does not compile")
+    if lab.facts.get("says", "") not in said(verdict) or not lab.facts.get("says"):
+        wrong.append(f"the starter's check does not say '{lab.facts.get('says')}'")
+    (folder / lab.file).write_text(starter.chapter_file(lab), encoding="utf-8")
+    verdict = judge.judge(lab.id, folder)
+    print(f"--- the chapter's {lab.file}: {verdict['seconds']:.1f} s\n{said(verdict)}")
+    if not verdict["passed"] or verdict["score"] != 1:
+        wrong.append(f"the chapter's {lab.file} does not pass")
+
+
+# What stands in the file's place: the launcher that the lab calls, in its namespace. A launcher with
+# template arguments becomes a template of anything.
+def serial(lab, variant):
+    rules = {"causal": 0, "window": 0, "prefix": 0, "soft_cap": 0.0, "alibi": 0.0} | variant.rules
+    rules["v_transposed"] = variant.case.get("v_transposed", False)
+    defines = "".join(f"#define AL_RULE_{name.upper()} {float(value) if name in ('soft_cap', 'alibi') else int(value)}"
+                      + ("f" if name in ("soft_cap", "alibi") else "") + "\n" for name, value in rules.items())
+    names, _, arguments = lab.facts["launch"].partition("<")
+    namespace, _, name = names.rpartition("::")
+    template = "template <auto...>\n" if arguments else ""
+    code = (f"namespace {namespace} {{\n{template}inline void {name}(const Problem& p, const Arguments& a, "
+            "Stream stream) {\n  al::serial::launch_serial(p, a, stream);\n}\n}\n")
+    return f"#pragma once\n{defines}#include \"common/tests/lab_serial.cuh\"\n{code}"
+
+
+def try_variant(lab, folder, wrong):
+    wanted, seed = set(lab.facts["variant"]["of"]), 0
+    while wanted:
+        seed += 1
+        variant = variants.Variant(lab, seed)
+        if not wanted & set(variant.features):
+            continue
+        wanted -= set(variant.features)
+        (folder / lab.file).unlink(missing_ok=True)
+        starter.write_starter(lab, folder, variant)
+        verdict = judge.judge(lab.id, folder, seed=seed)
+        print(f"--- {lab.id}, seed {seed}, {', '.join(variant.features)}: {verdict['seconds']:.1f} s\n{said(verdict)}")
+        if verdict["passed"]:
+            wrong.append(f"the starter passes with seed {seed}")
+        if not compiles(verdict):
+            wrong.append(f"the starter does not compile with seed {seed}")
+        (folder / lab.file).write_text(serial(lab, variant), encoding="utf-8")
+        verdict = judge.judge(lab.id, folder, seed=seed)
+        print(f"--- a serial kernel: {verdict['seconds']:.1f} s\n{said(verdict)}")
+        if any(not check["passed"] for check in verdict["checks"] if not check["name"].startswith("at most")):
+            wrong.append(f"a serial kernel is not right with seed {seed}")
+        if verdict["passed"]:
+            wrong.append("a serial kernel passes: the lab needs [limits]")
+
+
+def main(lab_id):
+    lab, wrong = starter.find_lab(lab_id), []
+    with tempfile.TemporaryDirectory() as folder:
+        (try_variant if lab.kind == "variant" else try_lab)(lab, pathlib.Path(folder), wrong)
+    for line in wrong:
+        print(f"{lab_id}: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
