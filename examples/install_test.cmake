@@ -58,5 +58,5 @@ run("without '${other}': run 'cmake --install build/${other}' with the same pref
 if(BACKEND STREQUAL "emulator")
   run("elsewhere/lib" ${CMAKE_COMMAND} -E env --unset=ATTENTION_LADDER_PATH
       PYTHONPATH=${prefix}/share/attention_ladder python3 -B -c
-      "import attention_ladder as a; print(a.library('emulator').path, len(a.stages()))")
+      "print(__import__('attention_ladder').library('emulator').path)")
 endif()
