@@ -49,6 +49,9 @@ struct RowMaker {
   static double of(const std::vector<float>& scales, int h) {
     return scales.empty() ? 1.0 : double{scales[h]};
   }
+  double used(const std::vector<float>& scales, int h, bool left_out) const {
+    return left_out ? 1 : of(scales, mistake.scales_of_head_0 ? 0 : h);
+  }
 
   bool causal() const { return (p.causal || rules.causal) && !mistake.no_mask; }
   // The last key that the causal mask shows, and one more.
@@ -88,8 +91,9 @@ struct RowMaker {
     for (int d = mistake.d_begin; d < d_end; ++d) {
       sum += static_cast<Real>(q[d]) * static_cast<Real>(key[d]);
     }
-    const double scale = std::pow(p.scale, mistake.scale_power) * of(inputs.q_scale, head) *
-                         of(inputs.k_scale, kv_head());
+    const double scale = std::pow(p.scale, mistake.scale_power) *
+                         used(inputs.q_scale, head, mistake.no_q_scale) *
+                         used(inputs.k_scale, kv_head(), mistake.no_k_scale);
     Real s = static_cast<Real>(scale) * sum;
     if (rules.soft_cap > 0 && !mistake.no_cap) {
       const auto cap = static_cast<Real>(rules.soft_cap);
@@ -173,7 +177,8 @@ struct RowMaker {
     for (std::size_t j = 0; j < s.size(); ++j) s[j] = weights[j] * normalise;
     if (O) {
       if (normalised) normalise = 1;
-      for (Real& o : *O) o *= normalise * static_cast<Real>(of(inputs.v_scale, kv_head()));
+      for (Real& o : *O)
+        o *= normalise * static_cast<Real>(used(inputs.v_scale, kv_head(), mistake.no_v_scale));
     }
     lse = l == 0 ? minus : m + std::log(l);
   }

@@ -35,6 +35,8 @@ struct Mistake {
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
   bool no_prefix = false, no_window = false, no_cap = false, no_alibi = false;
   int window_shift = 0;
+  // The factors of 8-bit tensors: left out, or those of head 0 for every head.
+  bool no_q_scale = false, no_k_scale = false, no_v_scale = false, scales_of_head_0 = false;
 };
 
 struct Answer {
