@@ -276,7 +276,9 @@ def judge_in(lab, folder, seed, limits, build, work, start, run, gpu):
             checks.append({"name": "ends", "passed": False,
                            "message": f"It left {done.left_behind} processes running."})
         score = sum(check["passed"] for check in checks) / len(checks)
-        limits = lab.facts.get("limits")
+        limits = dict(lab.facts.get("limits", {}))
+        for feature in variant.features if variant else ():
+            limits |= lab.facts["variant"].get("limits", {}).get(feature, {})
         if limits and score == 1 and not gpu:
             checks += limit_checks(lab, cases, limits)
             more = checks[-len(limits):]

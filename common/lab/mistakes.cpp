@@ -115,6 +115,10 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   add(to_O && !c.v_transposed, "where V is read as [D, Nkv]; it is [Nkv, D]", {.V_layout = true});
   add(causal && rules.window > 0, "without any mask: neither causal nor the window",
       {.no_mask = true, .no_window = true});
+  if ((rules.soft_cap > 0) + (rules.alibi > 0) + (rules.window > 0) + (rules.prefix > 0) > 1) {
+    add(true, "without anything that this variant asks for",
+        {.no_prefix = true, .no_window = true, .no_cap = true, .no_alibi = true});
+  }
   add(rules.soft_cap > 0, "without the soft cap", {.no_cap = true});
   add(rules.alibi > 0, "without the ALiBi bias", {.no_alibi = true});
   add(rules.window > 0, "without the window", {.no_window = true});
