@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace al::lab {
 
 std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_m,
@@ -60,7 +62,7 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
     add(causal && block_m > block_n && block_n > 0,
         fmt::format("with a mask in a block's last tile of keys alone: its {} queries have their "
                     "diagonals in {} tiles",
-                    block_m, block_m / block_n),
+                    block_m, block_m / std::max(1, block_n)),
         {.one_masked_tile = block_m});
     const int tile = block_n > 0 ? block_n : 32;
     if (p.kv_seq > tile) {
