@@ -10,6 +10,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "site"))
 import build_site  # noqa: E402
 import check  # noqa: E402
+import look  # noqa: E402
 
 
 class Lists(unittest.TestCase):
@@ -129,6 +130,28 @@ class Checker(unittest.TestCase):
     def test_no_page_at_all(self):
         with tempfile.TemporaryDirectory() as folder:
             self.assertEqual(1, len(check.check(pathlib.Path(folder))))
+
+
+@unittest.skipUnless(look.browser_at_hand()[0], look.browser_at_hand()[1])
+class Browser(unittest.TestCase):
+    def test_planted_faults(self):
+        text = "text " * 30
+        for body, said in [("", None),
+                           ('<img alt="x" src="https://example.org/x.png">', "asks for https://example.org"),
+                           ("<script>fetch('//example.org/y')</script>", "asks for http://example.org"),
+                           ("<script>console.error('broken')</script>", "console: broken"),
+                           ("<script>nothing()</script>", "nothing is not defined"),
+                           ('<img alt="x" src="gone.png">', "404"),
+                           ('<div style="width:3000px">x</div>', "wider than the screen"),
+                           ("<script>document.querySelector('article').remove()</script>", "nothing to read")]:
+            with self.subTest(body), tempfile.TemporaryDirectory() as folder:
+                page = f"<html><head><link rel=icon href='data:,'></head><body><article>{text}</article>{body}</body></html>"
+                pathlib.Path(folder, "index.html").write_text(page)
+                found = look.look_at(pathlib.Path(folder), ["index.html"], look.VIEWS[:1])
+                if said:
+                    self.assertTrue(any(said in fault for fault in found), found)
+                else:
+                    self.assertEqual(found, [])
 
 
 if __name__ == "__main__":
