@@ -144,7 +144,8 @@ Cost cost_hopper(const Problem& p) {
 // --- 16 bits to 8 and back -----------------------------------------------------------------------
 
 std::string refuse_quantised(const Problem& p, const DeviceInfo& device) {
-  if (is_fp8(p.dtype)) return "it takes fp16 or bf16 and makes e4m3 of it";
+  if (is_fp8(p.dtype) || p.dtype == DType::fp32)
+    return "it takes fp16 or bf16 and makes e4m3 of it";
   Problem in8 = p;
   in8.dtype = DType::e4m3;
   return refuse_mma<2, 8>(in8, device);
