@@ -361,7 +361,7 @@ TEST_CASE("what the stage does not do is refused by name") {
   p.head_dim = 64;
   p.dtype = DType::fp32;
   CHECK(why("mma_2_stages").find("fp16, bf16") != std::string::npos);
-  CHECK(why("quantised").find("fp16 or bf16") != std::string::npos);
+  CHECK(why("quantised").find("it takes fp16 or bf16") != std::string::npos);
   p.operation = Operation::pv;
   CHECK(why("mma_2_stages").find("only") != std::string::npos);
 }
