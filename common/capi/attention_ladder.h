@@ -52,7 +52,7 @@ typedef enum al_dtype { AL_FP16 = 1, AL_BF16 = 2, AL_FP32 = 3, AL_E4M3 = 4, AL_E
  *   P V (03)                    p, v      O, [batch, heads, seq, head_dim] of dtype
  *   attention                   q, k, v   O, likewise; has lse
  *
- * Masked entries of S and P are left unwritten.
+ * Masked entries of S and P need not be written, and mean nothing where they are.
  *
  * Of AL_E4M3 and AL_E5M2 an element stands for what is stored times its head's scale; O is then
  * AL_FP16.

@@ -99,7 +99,7 @@ def submitted(lab, folder):
 
 def first_errors(text, overlay, lab):
     """What the compiler said, with the student's own path in it, and not all of it."""
-    text = text.replace(f"{overlay}/{lab.chapter}/{lab.file}", lab.file)
+    text = text.replace(f"{overlay}/{lab.chapter}/{lab.file}", lab.file).replace(f"{overlay}/", "")
     text = text.replace(str(ROOT) + "/", "")
     lines = text.splitlines()
     begin = next((i for i, line in enumerate(lines) if "error" in line), 0)
@@ -276,7 +276,9 @@ def judge_in(lab, folder, seed, limits, build, work, start, run, gpu):
             checks.append({"name": "ends", "passed": False,
                            "message": f"It left {done.left_behind} processes running."})
         score = sum(check["passed"] for check in checks) / len(checks)
-        limits = lab.facts.get("limits")
+        limits = dict(lab.facts.get("limits", {}))
+        for feature in variant.features if variant else ():
+            limits |= lab.facts["variant"].get("limits", {}).get(feature, {})
         if limits and score == 1 and not gpu:
             checks += limit_checks(lab, cases, limits)
             more = checks[-len(limits):]

@@ -13,13 +13,13 @@ namespace al::serial {
 struct Task {
   KernelShape shape;
   int rows, operation;  // 0 scores, 1 softmax, 2 P V, 3 attention
-  int width() const { return operation >= 2 ? shape.D : shape.Nkv; }
+  const int* kv_len;    // [B] or nullptr
 };
 
-// Does query i see key j?
-__device__ inline bool sees(const KernelShape& x, int i, int j) {
-  if (j < AL_RULE_PREFIX) return true;
-  const int end = min(x.causal || AL_RULE_CAUSAL ? i + 1 + x.Nkv - x.Nq : x.Nkv, x.Nkv);
+// Does query i see key j, of so many keys?
+__device__ inline bool sees(const KernelShape& x, int keys, int i, int j) {
+  if (j < AL_RULE_PREFIX) return j < keys;
+  const int end = x.causal || AL_RULE_CAUSAL ? min(i + 1 + keys - x.Nq, keys) : keys;
   return j < end && (AL_RULE_WINDOW == 0 || j >= end - AL_RULE_WINDOW);
 }
 
@@ -30,6 +30,7 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
   const int row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= task.rows) return;
   const int bh = row / x.Nq, i = row % x.Nq;
+  const int keys = task.kv_len ? task.kv_len[bh / x.heads] : x.Nkv;
   const size_t kv = size_t(x.kv_head(bh)) * x.Nkv * x.D;
   const auto score = [&](int j) {
     if (task.operation == 1) return S[size_t(row) * x.Nkv + j];
@@ -40,7 +41,7 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
     if (AL_RULE_SOFT_CAP > 0) s = AL_RULE_SOFT_CAP * tanhf(s / AL_RULE_SOFT_CAP);
     if (AL_RULE_ALIBI > 0) {
       const float slope = exp2f(-AL_RULE_ALIBI * float(bh % x.heads + 1) / float(x.heads));
-      s -= slope * fabsf(float(i + x.Nkv - x.Nq - j));
+      s -= slope * fabsf(float(i + keys - x.Nq - j));
     }
     return s;
   };
@@ -49,17 +50,17 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
   };
   if (task.operation == 0) {
     for (int j = 0; j < x.Nkv; ++j) {
-      if (sees(x, i, j)) S_out[size_t(row) * x.Nkv + j] = score(j);
+      if (sees(x, keys, i, j)) S_out[size_t(row) * x.Nkv + j] = score(j);
     }
     return;
   }
   float m = -INFINITY, l = 0;
   if (task.operation != 2) {
     for (int j = 0; j < x.Nkv; ++j) {
-      if (sees(x, i, j)) m = fmaxf(m, score(j));
+      if (sees(x, keys, i, j)) m = fmaxf(m, score(j));
     }
     for (int j = 0; j < x.Nkv; ++j) {
-      if (sees(x, i, j)) l += m == -INFINITY ? 0 : expf(score(j) - m);
+      if (sees(x, keys, i, j)) l += m == -INFINITY ? 0 : expf(score(j) - m);
     }
   }
   const auto weight = [&](int j) {
@@ -68,17 +69,17 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
   };
   if (task.operation == 1) {
     for (int j = 0; j < x.Nkv; ++j) {
-      out[size_t(row) * x.Nkv + j] = from_float<T>(sees(x, i, j) ? weight(j) : 0.0f);
+      out[size_t(row) * x.Nkv + j] = from_float<T>(sees(x, keys, i, j) ? weight(j) : 0.0f);
     }
     return;
   }
-  for (int d = 0; d < x.D; ++d) {
-    float sum = 0;
-    for (int j = 0; j < x.Nkv; ++j) {
-      if (sees(x, i, j)) sum += weight(j) * value(j, d);
-    }
-    out[size_t(row) * x.D + d] = from_float<T>(sum);
+  float O[256] = {};
+  for (int j = 0; j < x.Nkv; ++j) {
+    if (!sees(x, keys, i, j)) continue;
+    const float w = weight(j);
+    for (int d = 0; d < x.D; ++d) O[d] += w * value(j, d);
   }
+  for (int d = 0; d < x.D; ++d) out[size_t(row) * x.D + d] = from_float<T>(O[d]);
   if (LSE) LSE[row] = l == 0 ? -INFINITY : m + logf(l);
 }
 
@@ -93,7 +94,7 @@ inline void launch_serial(const Problem& p, const Arguments& a, Stream stream) {
            {.name = "row_by_row", .grid = dim3(ceil_div(rows, 32)), .block = 32, .stream = stream},
            static_cast<const T*>(a.q), static_cast<const T*>(a.k), static_cast<const T*>(a.v),
            static_cast<const float*>(a.s), static_cast<const T*>(a.p), static_cast<float*>(a.out),
-           static_cast<T*>(a.out), a.lse, Task{KernelShape(p), rows, operation});
+           static_cast<T*>(a.out), a.lse, Task{KernelShape(p), rows, operation, a.kv_len});
   });
 }
 

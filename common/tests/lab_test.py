@@ -5,9 +5,11 @@ place passes. A variant's starter fails with seeds that ask for each of its feat
 serial kernel is right.
 """
 
+import dataclasses
 import pathlib
 import sys
 import tempfile
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "common" / "lab"))
@@ -41,19 +43,15 @@ def try_lab(lab, folder, wrong):
         wrong.append(f"the chapter's {lab.file} does not pass")
 
 
-# What stands in the file's place: the launcher that the lab calls, in its namespace. A launcher with
-# template arguments becomes a template of anything.
 def serial(lab, variant):
+    """The chapter's file, and behind it a serial kernel with the rules; the lab that calls it."""
     rules = {"causal": 0, "window": 0, "prefix": 0, "soft_cap": 0.0, "alibi": 0.0} | variant.rules
     rules["v_transposed"] = variant.case.get("v_transposed", False)
-    defines = "".join(f"#define AL_RULE_{name.upper()} {float(value) if name in ('soft_cap', 'alibi') else int(value)}"
-                      + ("f" if name in ("soft_cap", "alibi") else "") + "\n" for name, value in rules.items())
-    names, _, arguments = lab.facts["launch"].partition("<")
-    namespace, _, name = names.rpartition("::")
-    template = "template <auto...>\n" if arguments else ""
-    code = (f"namespace {namespace} {{\n{template}inline void {name}(const Problem& p, const Arguments& a, "
-            "Stream stream) {\n  al::serial::launch_serial(p, a, stream);\n}\n}\n")
-    return f"#pragma once\n{defines}#include \"common/tests/lab_serial.cuh\"\n{code}"
+    numbers = {name: f"{float(value)}f" if name in ("soft_cap", "alibi") else int(value)
+               for name, value in rules.items()}
+    defines = "".join(f"#define AL_RULE_{name.upper()} {number}\n" for name, number in numbers.items())
+    calling = dataclasses.replace(lab, facts=lab.facts | {"launch": "al::serial::launch_serial"})
+    return (f'{starter.chapter_file(lab)}\n{defines}#include "common/tests/lab_serial.cuh"\n', calling)
 
 
 def try_variant(lab, folder, wrong):
@@ -72,8 +70,10 @@ def try_variant(lab, folder, wrong):
             wrong.append(f"the starter passes with seed {seed}")
         if not compiles(verdict):
             wrong.append(f"the starter does not compile with seed {seed}")
-        (folder / lab.file).write_text(serial(lab, variant), encoding="utf-8")
-        verdict = judge.judge(lab.id, folder, seed=seed)
+        text, calling = serial(lab, variant)
+        (folder / lab.file).write_text(text, encoding="utf-8")
+        with unittest.mock.patch.object(starter, "find_lab", lambda _: calling):
+            verdict = judge.judge(lab.id, folder, seed=seed)
         print(f"--- a serial kernel: {verdict['seconds']:.1f} s\n{said(verdict)}")
         if any(not check["passed"] for check in verdict["checks"] if not check["name"].startswith("at most")):
             wrong.append(f"a serial kernel is not right with seed {seed}")

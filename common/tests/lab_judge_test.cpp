@@ -1,0 +1,174 @@
+// The judge of the labs: every usual mistake is found and called by its name, and what is right
+// passes whatever the rules.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "common/data.hpp"
+#include "common/lab/comparison.hpp"
+#include "common/lab/mistakes.hpp"
+#include "common/lab/oracle.hpp"
+#include "common/reference.hpp"
+
+using namespace al;
+using namespace al::lab;
+
+namespace {
+
+constexpr int BLOCK_M = 32, BLOCK_N = 16;
+
+Case a_case(Operation operation, bool causal = false, int seq = 20) {
+  Case c;
+  c.problem.operation = operation;
+  c.problem.batch = 2;
+  c.problem.heads = 4;
+  c.problem.kv_heads = 2;
+  c.problem.seq = seq;
+  c.problem.kv_seq = 43;
+  c.problem.head_dim = 64;
+  c.problem.dtype = DType::fp32;
+  c.problem.causal = causal;
+  c.problem.scale = 0.125;
+  return c;
+}
+
+std::vector<float> as_floats(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
+
+Answer answer_of(const Case& c, const Rules& rules, const Mistake& mistake = {}) {
+  return answer<double>(c, make_inputs(c.problem, c.data, c.seed), rules, BLOCK_N, mistake);
+}
+
+Comparison compared(const Case& c, const Rules& rules, std::vector<float> got) {
+  return Comparison(c, rules, BLOCK_M, BLOCK_N, std::move(got));
+}
+
+// Every mistake that is possible for the case changes its answer, and its sentence is what the
+// student reads.
+void check_every_mistake(const Case& c, const Rules& rules) {
+  for (const NamedMistake& m : usual_mistakes(c, rules, BLOCK_M, BLOCK_N)) {
+    INFO(to_string(c.problem) << ": " << m.sentence);
+    const Comparison comparison =
+        compared(c, rules, as_floats(answer_of(c, rules, m.mistake).values));
+    CHECK(!comparison.right());
+    CHECK(comparison.cause() == "What you wrote equals the answer " + m.sentence + ".");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("without rules of a lab's own, the answer is that of the house's oracle") {
+  for (const Operation operation : kOperations) {
+    for (const bool causal : {false, true}) {
+      const Case c = a_case(operation, causal);
+      const HostInputs inputs = make_inputs(c.problem, c.data, c.seed);
+      const ReferenceRows house = reference(c.problem, inputs, rows_to_check(c.problem, 1 << 20));
+      const Answer ours = answer_of(c, {});
+      double largest = 0;
+      for (std::size_t at = 0; at < ours.values.size(); ++at) {
+        if (ours.counts[at])
+          largest = std::max(largest, std::abs(ours.values[at] - house.exact[at]));
+      }
+      CHECK(largest < 1e-12);
+      REQUIRE(ours.lse.size() == house.exact_lse.size());
+      for (std::size_t row = 0; row < ours.lse.size(); ++row) {
+        CHECK(std::abs(ours.lse[row] - house.exact_lse[row]) < 1e-12);
+      }
+    }
+  }
+}
+
+TEST_CASE("every usual mistake is called by its name") {
+  for (const Operation operation : kOperations) {
+    for (const bool causal : {false, true}) check_every_mistake(a_case(operation, causal), {});
+  }
+}
+
+TEST_CASE("so is what a variant's rules leave room for") {
+  const Rules all[] = {{.window = 9},
+                       {.prefix = 11},
+                       {.soft_cap = 1.5},
+                       {.alibi = 4},
+                       {.window = 20, .soft_cap = 2}};
+  for (const Rules& rules : all) check_every_mistake(a_case(Operation::attention, true, 43), rules);
+  Case c = a_case(Operation::pv, true, 43);
+  c.v_transposed = true;
+  check_every_mistake(c, {.window = 7});
+}
+
+TEST_CASE("what is right passes, rounded to any dtype") {
+  for (const Operation operation : kOperations) {
+    for (const DType dtype : {DType::fp32, DType::fp16, DType::bf16}) {
+      Case c = a_case(operation, true);
+      c.problem.dtype = dtype;
+      std::vector<float> got = as_floats(answer_of(c, {}).values);
+      for (float& x : got) x = round_to(c.problem.out_dtype(), x);
+      CHECK(compared(c, {}, got).right());
+    }
+  }
+}
+
+TEST_CASE("the first wrong element, and what the wrong ones have in common") {
+  const Case c = a_case(Operation::attention, false, 43);
+  std::vector<float> got = as_floats(answer_of(c, {}).values);
+  const auto at = [&](int head, int row, int column) -> float& {
+    return got[(head * 43 + row) * 64 + column];
+  };
+  SUBCASE("one element") {
+    at(2, 7, 5) += 1;
+    const Comparison comparison = compared(c, {}, got);
+    CHECK(comparison.wrong() == 1);
+    CHECK(comparison.first().head == 2);
+    CHECK(comparison.message().find("row 7, column 5 of head 2 of sequence 0 is ") !=
+          std::string::npos);
+    CHECK(comparison.pattern() == "All wrong ones are in row 7 and in column 5 and in head 2.");
+  }
+  SUBCASE("the last tile of rows") {
+    for (int head = 0; head < 8; ++head) {
+      for (int row = 32; row < 43; ++row) {
+        for (int d = 0; d < 64; ++d) at(head, row, d) = 100 + d;
+      }
+    }
+    CHECK(compared(c, {}, got).pattern() ==
+          "All wrong ones are in rows 32 to 42, the last (a tile begins at 32).");
+  }
+  SUBCASE("never written, or NaN") {
+    const std::vector<float> poison =
+        decode(DType::fp32, std::vector<unsigned char>(4, 0xff).data(), 1);
+    for (int d = 0; d < 64; ++d) at(0, 3, d) = poison[0];
+    CHECK(compared(c, {}, got)
+              .message()
+              .find("row 3, column 0 of head 0 of sequence 0 was never written") !=
+          std::string::npos);
+    CHECK(compared(c, {}, got).pattern().find("None of them was ever written.") !=
+          std::string::npos);
+    for (int d = 0; d < 64; ++d) at(0, 3, d) = std::numeric_limits<float>::quiet_NaN();
+    CHECK(compared(c, {}, got).pattern().find("64 are NaN.") != std::string::npos);
+    CHECK(compared(c, {}, got).cause().find("-inf - (-inf)") != std::string::npos);
+  }
+  SUBCASE("a factor") {
+    for (float& x : got) x *= 2;
+    CHECK(compared(c, {}, got).cause() == "Every one of them is 2 times what it should be.");
+  }
+  SUBCASE("a factor in each row") {
+    for (int row = 0; row < 344; ++row) {
+      for (int d = 0; d < 64; ++d) got[row * 64 + d] *= 1 + 0.1f * static_cast<float>(row % 7 + 1);
+    }
+    CHECK(compared(c, {}, got).cause().find("off by one factor, another in each row") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("the LSE") {
+  const Case c = a_case(Operation::attention);
+  const Answer exact = answer_of(c, {});
+  const Comparison comparison = compared(c, {}, as_floats(exact.values));
+  std::vector<float> lse = as_floats(exact.lse);
+  CHECK(comparison.wrong_lse(lse) == "");
+  lse[25] += 1;
+  CHECK(comparison.wrong_lse(lse).find("the LSE of row 5 (head 1) is") != std::string::npos);
+}
