@@ -92,7 +92,7 @@ def forward(weights, tokens, positions, attend):
         x = x + times(attend(layer, q, k, v).transpose(1, 2).flatten(2), "o")
         y = norm(x)
         x = x + times(functional.silu(times(y, "gate")) * times(y, "up"), "down")
-    return norm(x) @ weights["logits"]
+    return norm(x).float() @ weights["logits"]  # in float32, or 16 bits would make ties of them
 
 
 def train(device, steps):
@@ -255,7 +255,8 @@ def main():
     if device == "cpu":
         torch.set_num_threads(1)  # the model is small, and the emulator has the other cores
     weights = train(device, options.training)
-    weights = {name: x.detach().to(dtype) for name, x in weights.items()}
+    weights = {name: x.detach().to(torch.float32 if name == "logits" else dtype)
+               for name, x in weights.items()}
     with torch.no_grad():
         batch = len(PROMPTS)
         bytes_torch, logits_torch = generate(
