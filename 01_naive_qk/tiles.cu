@@ -2,11 +2,11 @@
 // look. Not built by default: it is dozens of kernels.
 #include "01_naive_qk/tiles.hpp"
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "01_naive_qk/qk.cuh"
+#include "common/tile_point.hpp"
 
 namespace al {
 namespace {
@@ -20,25 +20,16 @@ std::string refuse_tile(const Problem& p, const DeviceInfo&) {
   return "";
 }
 
-// `TM` x `TN` scores a thread decide the threads. Names live as long as the program.
+// `TM` x `TN` scores a thread decide the threads.
 template <int BLOCK_M, int BLOCK_N, int TM, int TN>
 TilePoint point() {
   constexpr int THREADS = BLOCK_M / TM * (BLOCK_N / TN);
-  static const std::string name =
-      std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" + std::to_string(THREADS);
-  static const std::string idea =
-      std::to_string(TM) + " x " + std::to_string(TN) + " scores a thread";
-  return {.block_m = BLOCK_M,
-          .block_n = BLOCK_N,
-          .threads = THREADS,
-          .variant = {.name = name.c_str(),
-                      .idea = idea.c_str(),
-                      .prior = nullptr,
-                      .operation = Operation::scores,
-                      .refuse = refuse_tile,
-                      .workspace = nullptr,
-                      .cost = nullptr,
-                      .launch = launch_register_tiles<BLOCK_M, BLOCK_N, BLOCK_D, TM, TN>}};
+  return tile_point(BLOCK_M, BLOCK_N, THREADS,
+                    {.name = tile_name(BLOCK_M, BLOCK_N, THREADS),
+                     .idea = std::to_string(TM) + " x " + std::to_string(TN) + " scores a thread",
+                     .operation = Operation::scores,
+                     .refuse = refuse_tile,
+                     .launch = launch_register_tiles<BLOCK_M, BLOCK_N, BLOCK_D, TM, TN>});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "02_softmax/softmax.cuh"
+#include "common/tile_point.hpp"
 
 namespace al {
 namespace {
@@ -21,26 +22,16 @@ std::string refuse_tile(const Problem& p, const DeviceInfo&) {
   return "";
 }
 
-// Names live as long as the program.
 template <int BLOCK_M, int BLOCK_N, int THREADS, Store STORE>
 TilePoint point() {
-  static const std::string name = std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" +
-                                  std::to_string(THREADS) +
-                                  (STORE == Store::streaming ? "_streaming" : "");
-  static const std::string idea = std::to_string(BLOCK_M * BLOCK_N / THREADS) +
-                                  " entries a thread, " +
-                                  (STORE == Store::streaming ? "streaming" : "plain") + " stores";
-  return {.block_m = BLOCK_M,
-          .block_n = BLOCK_N,
-          .threads = THREADS,
-          .variant = {.name = name.c_str(),
-                      .idea = idea.c_str(),
-                      .prior = nullptr,
-                      .operation = Operation::softmax,
-                      .refuse = refuse_tile<BLOCK_N>,
-                      .workspace = nullptr,
-                      .cost = nullptr,
-                      .launch = launch_one_pass_tile<BLOCK_M, BLOCK_N, THREADS, STORE>}};
+  const bool streaming = STORE == Store::streaming;
+  return tile_point(BLOCK_M, BLOCK_N, THREADS,
+                    {.name = tile_name(BLOCK_M, BLOCK_N, THREADS) + (streaming ? "_streaming" : ""),
+                     .idea = std::to_string(BLOCK_M * BLOCK_N / THREADS) + " entries a thread, " +
+                             (streaming ? "streaming" : "plain") + " stores",
+                     .operation = Operation::softmax,
+                     .refuse = refuse_tile<BLOCK_N>,
+                     .launch = launch_one_pass_tile<BLOCK_M, BLOCK_N, THREADS, STORE>});
 }
 
 template <int BLOCK_M, int BLOCK_N, int THREADS>

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "03_pv/pv.cuh"
+#include "common/tile_point.hpp"
 
 namespace al {
 namespace {
@@ -19,25 +20,17 @@ std::string refuse_tile(const Problem& p, const DeviceInfo&) {
   return "";
 }
 
-// `TM` x `TN` outputs a thread decide the threads. Names live as long as the program.
+// `TM` x `TN` outputs a thread decide the threads.
 template <int BLOCK_M, int BLOCK_N, int BLOCK_K, int TM, int TN>
 TilePoint point() {
   constexpr int THREADS = BLOCK_M / TM * (BLOCK_N / TN);
-  static const std::string name = "keys" + std::to_string(BLOCK_K) + "_" + std::to_string(BLOCK_M) +
-                                  "x" + std::to_string(BLOCK_N) + "x" + std::to_string(THREADS);
-  static const std::string idea =
-      std::to_string(TM) + " x " + std::to_string(TN) + " outputs a thread";
-  return {.block_m = BLOCK_M,
-          .block_n = BLOCK_N,
-          .threads = THREADS,
-          .variant = {.name = name.c_str(),
-                      .idea = idea.c_str(),
-                      .prior = nullptr,
-                      .operation = Operation::pv,
-                      .refuse = refuse_tile<BLOCK_N>,
-                      .workspace = nullptr,
-                      .cost = nullptr,
-                      .launch = launch_pv_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>}};
+  return tile_point(
+      BLOCK_M, BLOCK_N, THREADS,
+      {.name = "keys" + std::to_string(BLOCK_K) + "_" + tile_name(BLOCK_M, BLOCK_N, THREADS),
+       .idea = std::to_string(TM) + " x " + std::to_string(TN) + " outputs a thread",
+       .operation = Operation::pv,
+       .refuse = refuse_tile<BLOCK_N>,
+       .launch = launch_pv_register_tiles<BLOCK_M, BLOCK_N, BLOCK_K, TM, TN>});
 }
 
 // At 16 and 32 keys a chunk; and 8, where there are not more threads than vectors to copy.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "05_epilogue_norm_v2/fused.cuh"
+#include "common/tile_point.hpp"
 
 namespace al {
 namespace {
@@ -61,46 +62,27 @@ void launch(const Problem& p, const Arguments& a, Stream stream) {
   });
 }
 
-// `TM` x `TN` scores a thread decide the threads. Names live as long as the program.
+// `TM` x `TN` scores a thread decide the threads.
 template <int BLOCK_M, int BLOCK_N, int TM, int TN>
-void add(std::vector<TilePoint>& points) {
+TilePoint point() {
   constexpr int THREADS = BLOCK_M / TM * (BLOCK_N / TN);
-  static const std::string name =
-      std::to_string(BLOCK_M) + "x" + std::to_string(BLOCK_N) + "x" + std::to_string(THREADS);
-  static const std::string idea =
-      std::to_string(TM) + " x " + std::to_string(TN) + " scores a thread";
-  points.push_back({.block_m = BLOCK_M,
-                    .block_n = BLOCK_N,
-                    .threads = THREADS,
-                    .variant = {.name = name.c_str(),
-                                .idea = idea.c_str(),
-                                .prior = nullptr,
-                                .operation = Operation::attention,
-                                .refuse = refuse<BLOCK_M, BLOCK_N, TM, TN>,
-                                .workspace = nullptr,
-                                .cost = nullptr,
-                                .launch = launch<BLOCK_M, BLOCK_N, TM, TN>}});
+  return tile_point(BLOCK_M, BLOCK_N, THREADS,
+                    {.name = tile_name(BLOCK_M, BLOCK_N, THREADS),
+                     .idea = std::to_string(TM) + " x " + std::to_string(TN) + " scores a thread",
+                     .operation = Operation::attention,
+                     .refuse = refuse<BLOCK_M, BLOCK_N, TM, TN>,
+                     .launch = launch<BLOCK_M, BLOCK_N, TM, TN>});
 }
 
 }  // namespace
 
 std::span<const TilePoint> tiles_05_epilogue_norm_v2() {
-  static const std::vector<TilePoint> points = [] {
-    std::vector<TilePoint> made;
-    add<32, 32, 4, 4>(made);
-    add<32, 64, 4, 4>(made);
-    add<32, 128, 4, 8>(made);
-    add<64, 32, 8, 4>(made);
-    add<64, 64, 8, 4>(made);
-    add<64, 64, 8, 8>(made);
-    add<64, 128, 8, 8>(made);
-    add<128, 32, 8, 4>(made);
-    add<128, 64, 8, 4>(made);
-    add<128, 64, 8, 8>(made);
-    add<128, 128, 8, 8>(made);
-    add<256, 64, 8, 8>(made);
-    return made;
-  }();
+  static const std::vector<TilePoint> points = {
+      point<32, 32, 4, 4>(),  point<32, 64, 4, 4>(),   point<32, 128, 4, 8>(),
+      point<64, 32, 8, 4>(),  point<64, 64, 8, 4>(),   point<64, 64, 8, 8>(),
+      point<64, 128, 8, 8>(), point<128, 32, 8, 4>(),  point<128, 64, 8, 4>(),
+      point<128, 64, 8, 8>(), point<128, 128, 8, 8>(), point<256, 64, 8, 8>(),
+  };
   return points;
 }
 

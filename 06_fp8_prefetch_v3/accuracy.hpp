@@ -28,8 +28,8 @@ struct Accuracy {
   Errors total;   // against float64 from the 16-bit inputs: the inputs' rounding as well
 };
 
-// For each setting: quantises the problem's inputs (fp16 or bf16), runs this device's kernel on them
-// and compares.
+// For each setting: quantises the problem's inputs (fp16 or bf16), runs this device's kernel on
+// them and compares.
 std::vector<Accuracy> measure_accuracy(const Problem& p, Distribution data,
                                        std::span<const Setting> settings);
 

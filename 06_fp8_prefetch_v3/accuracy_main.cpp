@@ -59,44 +59,47 @@ void print_table(const Problem& p) {
 #ifndef AL_EMULATOR
 void print_time(const char* name, double bytes, const Enqueue& enqueue, int sets) {
   const double ms = benchmark(enqueue, sets).primary.median_ms, gbps = bytes / ms / 1e6;
-  std::printf("  %-35s %6.0f MB %8.4f ms %6.0f GB/s %4.0f %% of a copy\n", name, bytes / 1e6, ms, gbps,
-              100 * gbps / copy_gbps_at(static_cast<std::size_t>(bytes)));
+  std::printf("  %-35s %6.0f MB %8.4f ms %6.0f GB/s %4.0f %% of a copy\n", name, bytes / 1e6, ms,
+              gbps, 100 * gbps / copy_gbps_at(static_cast<std::size_t>(bytes)));
 }
 
 // What comes before the attention of every row that takes 16 bits, or 8 bits with V in rows.
 void print_times(const Problem& p) {
   const int key_groups = key_groups_of_best(p);
-  const std::size_t q_bytes = p.q_elements() * bytes_of(p.dtype);
-  const std::size_t kv_bytes = p.kv_elements() * bytes_of(p.dtype);
-  const std::size_t bytes = Tensors8::bytes(p, key_groups);
-  const int sets = buffer_sets(q_bytes + 2 * kv_bytes + bytes);
+  const HostInputs in = make_inputs(p, Distribution::normal, 1);
+  const std::vector<std::byte> q_bytes = encode(p.dtype, in.q), k_bytes = encode(p.dtype, in.k),
+                               v_bytes = encode(p.dtype, in.v);
+  const std::size_t bytes = q_bytes.size() + k_bytes.size() + v_bytes.size();
+  const std::size_t workspace_bytes = Tensors8::bytes(p, key_groups);
+  const int sets = buffer_sets(bytes + workspace_bytes);
   std::vector<DeviceBuffer> q, k, v, workspace;
   for (int i = 0; i < sets; ++i) {
-    q.emplace_back(q_bytes, "Q");
-    k.emplace_back(kv_bytes, "K");
-    v.emplace_back(kv_bytes, "V");
-    workspace.emplace_back(bytes, "workspace");
+    q.emplace_back(q_bytes.size(), "Q").write(q_bytes.data(), q_bytes.size());
+    k.emplace_back(k_bytes.size(), "K").write(k_bytes.data(), k_bytes.size());
+    v.emplace_back(v_bytes.size(), "V").write(v_bytes.data(), v_bytes.size());
+    workspace.emplace_back(workspace_bytes, "workspace");
   }
   std::printf("before attention\n");
   for (const bool rotate : {false, true}) {
     // Read twice, for the largest and to be divided, and written in half the bytes.
-    print_time(rotate ? "Q, K, V to 8 bits, Q and K rotated" : "Q, K, V to 8 bits",
-               2.5 * (q_bytes + 2 * kv_bytes),
-               [&](int set, Stream stream) {
-                 launch_quantise(p, {.rotate = rotate},
-                                 {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
-                                 Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
-               },
-               sets);
+    print_time(
+        rotate ? "Q, K, V to 8 bits, Q and K rotated" : "Q, K, V to 8 bits", 2.5 * bytes,
+        [&](int set, Stream stream) {
+          launch_quantise(p, {.rotate = rotate},
+                          {.q = q[set].data(), .k = k[set].data(), .v = v[set].data()},
+                          Tensors8(p, key_groups, workspace[set].data()), key_groups, stream);
+        },
+        sets);
   }
   Problem p8 = p;
   p8.dtype = DType::e4m3;
-  print_time("V of 8 bits laid in tiles", 2.0 * p.kv_elements(),
-             [&](int set, Stream stream) {
-               launch_tile_V(p8, v[set].data(), Tensors8(p, key_groups, workspace[set].data()).v_tiles,
-                             key_groups, stream);
-             },
-             sets);
+  print_time(
+      "V of 8 bits laid in tiles", 2.0 * p.kv_elements(),
+      [&](int set, Stream stream) {
+        launch_tile_V(p8, v[set].data(), Tensors8(p, key_groups, workspace[set].data()).v_tiles,
+                      key_groups, stream);
+      },
+      sets);
 }
 #else
 void print_times(const Problem&) {}

@@ -27,9 +27,14 @@ struct Operands {
   bool scale_P = true;  // false, for the accuracy table: P is rounded as it is, in [0, 1]
 };
 
-// prefetch.cuh: D 64, 128, 256; `stages` 2, and for fp16 and e4m3 at D 64 and 128 also 1 and 3.
-void launch_mma(const Problem& p, const Operands& operands, int stages, Stream stream);
-std::size_t shared_bytes_mma(DType dtype, int head_dim, int stages);
+// prefetch.cuh: D 64, 128, 256; 2 stages and 8 or 4 warps, and for fp16 and e4m3 at D 64 and 128
+// also 1 stage and, with 8 warps, 3.
+struct MmaShape {
+  int stages, warps;
+  bool operator==(const MmaShape&) const = default;
+};
+void launch_mma(const Problem& p, const Operands& operands, MmaShape shape, Stream stream);
+std::size_t shared_bytes_mma(DType dtype, int head_dim, MmaShape shape);
 
 // hopper.cuh: 8 bits; D 64, 128, 256; sm_90. V in whole tiles of keys.
 void launch_wgmma(const Problem& p, const Operands& operands, Stream stream);
@@ -52,7 +57,7 @@ struct Tensors8 {
   std::uint8_t *q, *k;                 // [B, Hq, Nq, D], [B, Hkv, Nkv, D]
   std::uint8_t* v_tiles;               // [B, Hkv, key_groups, D, 16]
   float *q_scale, *k_scale, *v_scale;  // [Hq], [Hkv], [Hkv]
-  float* maxima;                       // [max(Hq, Hkv), B, kChunks]
+  float* maxima;                       // of each chunk (quantise.cuh)
 
   static std::size_t bytes(const Problem& p, int key_groups);
   Tensors8(const Problem& p, int key_groups, void* workspace);

@@ -1,9 +1,11 @@
 // Attention on the tensor cores of any GPU that has mma.sync, with tiles of K and V on their way
-// before they are needed. Two things can be switched, one at a time:
+// before they are needed. Three things can be switched, one at a time:
 //
 //   STAGES   1  a tile is asked for when it is needed, and waited for
 //            2  the next tile is on its way while this one is multiplied
 //            3  the next two are
+//   WARPS    8  one block has an SM to itself: while it waits, nothing else runs there
+//            4  two or three blocks share an SM: one computes while another waits
 //   T        __half, __nv_bfloat16, or 8 bits: __nv_fp8_e4m3, __nv_fp8_e5m2
 //
 // Everything is counted in bytes: a step of the tensor cores takes 32 of a row, which is 16 numbers
@@ -79,9 +81,10 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
 }
 // [/snippet]
 
-template <typename T, int D_, int STAGES>
+template <typename T, int D_, int STAGES, int WARPS>
 struct MmaTile {
-  static constexpr int D = D_, WARPS = 8, THREADS = 32 * WARPS;
+  static constexpr int D = D_, THREADS = 32 * WARPS;
+  static constexpr int BLOCKS_PER_SM = WARPS == 8 ? 1 : D == 64 ? 3 : 2;  // what registers allow
   static constexpr int BLOCK_M = 16 * WARPS, BLOCK_N = D == 256 ? 32 : 64;
   static constexpr int ROW = D * sizeof(T);    // bytes of a row of Q or K
   static constexpr int TILE = BLOCK_N * ROW;   // bytes of a tile of K or V
@@ -94,11 +97,12 @@ struct MmaTile {
 };
 
 // [snippet kernel]
-template <typename T, int D, int STAGES, bool WIDEN>
-__global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
+template <typename T, int D, int STAGES, int WARPS, bool WIDEN>
+__global__ void __launch_bounds__(MmaTile<T, D, STAGES, WARPS>::THREADS,
+                                  MmaTile<T, D, STAGES, WARPS>::BLOCKS_PER_SM)
     attention_mma(const T* Q, const T* K, const T* V, void* O, DType out_dtype, float* LSE,
                   Scales scales, float shift, int key_groups, KernelShape shape) {
-  using Tile = MmaTile<T, D, STAGES>;
+  using Tile = MmaTile<T, D, STAGES, WARPS>;
   constexpr int BLOCK_M = Tile::BLOCK_M, BLOCK_N = Tile::BLOCK_N, THREADS = Tile::THREADS;
   constexpr int ROW = Tile::ROW;
   // Blocks start in the order of their index: the last rows of all heads first, for they see the
@@ -119,9 +123,12 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
   auto& V_smem = shared.take<typename Tile::KV_tiles>("V_smem");
 
   // All in one factor: see softmax_step.
+  // [hole factors]
   const int shared_head = head / shape.group;
   const float c = shape.scale * kLog2e * (scales.q ? scales.q[head] : 1.0f) *
                   (scales.k ? scales.k[shared_head] : 1.0f);
+  const float v_scale = scales.v ? scales.v[shared_head] : 1.0f;
+  // [/hole]
 
   // The tile's last row sees the most keys. Tiles beyond are all masked.
   const int keys = shape.visible_keys(min(row0 + BLOCK_M, shape.Nq) - 1);
@@ -222,15 +229,15 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES>::THREADS, 1)
   }
 
   write_rows(O, out_dtype, LSE, std::size_t(bh) * shape.Nq, O_rmem, row, my_row, shape.Nq, c,
-             scales.v ? scales.v[shared_head] : 1.0f, shift);
+             v_scale, shift);
 }
 // [/snippet]
 
 // The scale and the factors must be positive; one head's Q, K or V must stay below 2^31 elements.
-template <typename T, int D, int STAGES, bool WIDEN = false>
+template <typename T, int D, int STAGES, int WARPS, bool WIDEN = false>
 void launch_attention_mma(const Problem& p, const Operands& x, Stream stream) {
-  using Tile = MmaTile<T, D, STAGES>;
-  launch(attention_mma<T, D, STAGES, WIDEN>,
+  using Tile = MmaTile<T, D, STAGES, WARPS>;
+  launch(attention_mma<T, D, STAGES, WARPS, WIDEN>,
          {.name = "attention_mma",
           .grid = dim3(p.batch * p.heads * ceil_div(p.seq, Tile::BLOCK_M)),
           .block = dim3(Tile::THREADS),

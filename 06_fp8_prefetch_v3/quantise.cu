@@ -15,14 +15,14 @@ const float* find_scales(const Problem& p, const Quantisation& how, const From* 
   if (given != nullptr) return given;
   launch(largest_of_chunks<From, D, ROTATE>,
          {.name = "largest_of_chunks",
-          .grid = dim3(p.batch * heads * kChunks),
+          .grid = dim3(p.batch * heads * chunks_of(N)),
           .block = dim3(kQuantiseThreads),
           .shared_bytes = shared_bytes<float[kQuantiseThreads / 32]>(),
           .stream = stream},
          X, maxima, p.batch, heads, N);
   launch(scales_of_heads,
          {.name = "scales_of_heads", .grid = dim3(heads), .block = dim3(32), .stream = stream},
-         maxima, scale, heads, p.batch * kChunks, largest_of(how.format), how.per_head);
+         maxima, scale, heads, p.batch * chunks_of(N), largest_of(how.format), how.per_head);
   return scale;
 }
 
@@ -46,7 +46,7 @@ void quantise_all(const Problem& p, const Quantisation& how, const Arguments& a,
         find_scales<From, D, ROTATE>(p, how, X, heads, N, given, scale, out.maxima, stream);
     launch(quantise<From, D, ROTATE>,
            {.name = "quantise",
-            .grid = dim3(p.batch * heads * kChunks),
+            .grid = dim3(p.batch * heads * chunks_of(N)),
             .block = dim3(kQuantiseThreads),
             .stream = stream},
            X, to, found, how.format, heads, N);
@@ -74,8 +74,9 @@ std::size_t rounded_up(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 std::size_t Tensors8::bytes(const Problem& p, int key_groups) {
   const std::size_t tiles = std::size_t(p.batch) * p.kv_heads * key_groups * 16 * p.head_dim;
-  const std::size_t floats =
-      p.heads + 2 * p.kv_heads + std::size_t(p.batch) * std::max(p.heads, p.kv_heads) * kChunks;
+  const std::size_t maxima =
+      std::size_t(p.batch) * std::max(p.heads * chunks_of(p.seq), p.kv_heads * chunks_of(p.kv_seq));
+  const std::size_t floats = p.heads + 2 * p.kv_heads + maxima;
   return rounded_up(p.q_elements()) + rounded_up(p.kv_elements()) + rounded_up(tiles) +
          rounded_up(floats * sizeof(float));
 }

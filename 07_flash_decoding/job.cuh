@@ -25,10 +25,11 @@ struct Partials {
 
 struct Job {
   int kv_heads, rows, Nq, Nkv;
-  int row_tiles, splits, chunk;
+  int row_tiles, tile, splits;
   float scale_log2;  // scale · log2 e
   bool causal;
   bool one_launch;                 // the last block merges, not a second kernel
+  bool overlaps;                   // it begins while the kernel in front still runs
   const int* kv_len;               // [B] or nullptr
   const float *k_scale, *v_scale;  // [Hkv] or nullptr
   const int* page_table;           // [B, max_pages] or nullptr
@@ -36,17 +37,19 @@ struct Job {
   float* LSE;                      // [B, Hq, Nq] or nullptr
   Partials partials;
 
-  Job(const Problem& p, const Arguments& a, const Plan& plan, bool merged_by_last_block)
+  Job(const Problem& p, const Arguments& a, const Plan& plan, bool merged_by_last_block,
+      bool begins_early = false)
       : kv_heads(p.kv_heads),
         rows(p.group() * p.seq),
         Nq(p.seq),
         Nkv(p.kv_seq),
         row_tiles(plan.row_tiles),
+        tile(plan.tile),
         splits(plan.splits),
-        chunk(plan.chunk),
         scale_log2(static_cast<float>(p.scale) * kLog2e),
         causal(p.causal),
         one_launch(merged_by_last_block),
+        overlaps(begins_early),
         kv_len(a.kv_len),
         k_scale(a.k_scale),
         v_scale(a.v_scale),
@@ -78,7 +81,9 @@ struct Part {
   int length;                 // keys of the sequence
   int split, splits;          // which chunk, and how many have keys
   float k_scale, v_scale;
-  int begin, end;  // keys of the chunk
+  // The chunk's tiles go round with those of the others: from `begin` to `end` in steps of
+  // `stride`.
+  int begin, end, stride;
 
   // The grid is [heads · row tiles, splits], in two dimensions for once: a division takes a hundred
   // clocks, and the first load of K would wait for it. The others are done where they are needed.
@@ -92,11 +97,12 @@ struct Part {
     row0 = tile * rows_at_once;
     rows = min(rows_at_once, job.rows - row0);
     length = job.kv_len ? job.kv_len[sequence] : job.Nkv;
-    splits = max(1, ceil_div(length, job.chunk));
+    splits = max(1, min(job.splits, ceil_div(length, job.tile)));
     k_scale = job.k_scale ? job.k_scale[shared_head] : 1.0f;
     v_scale = job.v_scale ? job.v_scale[shared_head] : 1.0f;
-    begin = split * job.chunk;
-    end = min(begin + job.chunk, length);
+    begin = split * job.tile;
+    end = length;
+    stride = splits * job.tile;
   }
 
   // The tile's first row among the partial results of chunk `c`.

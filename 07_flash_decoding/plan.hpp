@@ -9,15 +9,16 @@ namespace al::decoding {
 // What the split depends on of a kernel.
 struct Appetite {
   int rows;           // of Q that a block takes; all of them share a key/value head
-  int keys;           // that a block takes at a time: a chunk is a whole number of these
+  int keys;           // that a block takes at a time, a tile: a chunk is so many of these
   int blocks_per_sm;  // that an SM holds
 };
 
 struct Plan {
   int heads;      // key/value heads, over the batch
   int row_tiles;  // blocks that share a key/value head's chunk
-  int splits;     // chunks of a head
-  int chunk;      // keys of one
+  int tile;       // keys of one
+  int splits;     // chunks of a head: tile t belongs to chunk t % splits
+  int chunk;      // keys of one, at the most
   int blocks() const { return heads * row_tiles * splits; }
 };
 

@@ -25,7 +25,7 @@ struct SplitTile {
   // … and how often, before it computes: the loads of so many keys are on their way together.
   static constexpr int UNROLL = 4 / VECTORS;
   static constexpr int KEYS = GROUPS * UNROLL;
-  static constexpr int BLOCK_KEYS = KEYS * WARPS < 16 ? 16 : KEYS * WARPS;
+  static constexpr int BLOCK_KEYS = KEYS * WARPS;
   static constexpr int BLOCKS_PER_SM = ROWS == 1 ? 2 : 1;
 };
 // [/snippet]
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
         });
       }
     }
-    j0 += WARPS * Tile::KEYS;
+    j0 += part.stride;
     if (j0 < part.end) load(j0);
   }
 

@@ -39,15 +39,16 @@ double predicted_bytes(const Problem& p, const Plan& plan, const Appetite& appet
 // [/snippet]
 
 Plan make_plan(const Problem& p, const Appetite& appetite, const DeviceInfo& device, int splits) {
-  const int units = ceil_div(p.kv_seq, appetite.keys);
+  const int tiles = ceil_div(p.kv_seq, appetite.keys);
   Plan plan{.heads = p.batch * p.kv_heads,
             .row_tiles = ceil_div(p.group() * p.seq, appetite.rows),
+            .tile = appetite.keys,
             .splits = 1,
             .chunk = 0};
-  const auto split = [&](int into) {  // equal chunks of whole units, so perhaps fewer
-    const int units_each = ceil_div(units, std::min(into, units));
-    plan.chunk = units_each * appetite.keys;
-    plan.splits = ceil_div(units, units_each);
+  const auto split = [&](int into) {  // as few as have no more than those would have
+    const int tiles_each = ceil_div(tiles, std::min(into, tiles));
+    plan.chunk = tiles_each * appetite.keys;
+    plan.splits = ceil_div(tiles, tiles_each);
     return plan;
   };
   if (splits > 0) return split(splits);
@@ -56,7 +57,7 @@ Plan make_plan(const Problem& p, const Appetite& appetite, const DeviceInfo& dev
   const int waves = ceil_div(4 * device.sms * appetite.blocks_per_sm, plan.heads * plan.row_tiles);
   Plan best = split(1);
   double least = predicted_bytes(p, best, appetite, device);
-  for (int into = 2; into <= std::min(units, waves); ++into) {
+  for (int into = 2; into <= std::min(tiles, waves); ++into) {
     const double bytes = predicted_bytes(p, split(into), appetite, device);
     if (bytes < least) best = plan, least = bytes;
   }
@@ -99,6 +100,11 @@ std::string refuse_tensor(const Problem& p, const DeviceInfo& device) {
   if (cache != p.dtype && (cache != DType::e4m3 || p.dtype != DType::fp16))
     return "K and V have Q's dtype, or e4m3 with Q in fp16 (--kv-dtype)";
   return "";
+}
+
+std::string refuse_overlapped(const Problem& p, const DeviceInfo& device) {
+  if (device.sm < 90) return "kernels begin before the one in front has ended from sm_90 on";
+  return refuse_tensor(p, device);
 }
 
 // --- CUDA cores ----------------------------------------------------------------------------------
@@ -167,10 +173,11 @@ template <int SPLITS>
 std::size_t zeroed_tensor(const Problem& p) {
   return Job::ticket_bytes(tensor_plan<SPLITS>(p));
 }
-template <int SPLITS>
+template <int SPLITS, bool OVERLAPS>
 void launch_tensor_cores(const Problem& p, const Arguments& a, Stream stream) {
-  with_tensor_tile(
-      p, [&]<typename Tile>(Tile) { launch_tensor<Tile>(p, a, tensor_plan<SPLITS>(p), stream); });
+  with_tensor_tile(p, [&]<typename Tile>(Tile) {
+    launch_tensor<Tile>(p, a, tensor_plan<SPLITS>(p), OVERLAPS, stream);
+  });
 }
 
 Cost cost(const Problem& p) { return {.dram_bytes = minimum_work(p).bytes}; }
@@ -186,7 +193,7 @@ constexpr Variant tensor_cores(const char* name, const char* idea) {
           .workspace = workspace_tensor<SPLITS>,
           .zeroed = zeroed_tensor<SPLITS>,
           .cost = cost,
-          .launch = launch_tensor_cores<SPLITS>};
+          .launch = launch_tensor_cores<SPLITS, false>};
 }
 
 constexpr Variant kVariants[] = {
@@ -221,6 +228,16 @@ constexpr Variant kVariants[] = {
      .cost = cost,
      .launch = launch_split_rows<4, true>},
     tensor_cores("tensor_cores", "eight rows at a time by mma.sync, from memory into registers"),
+    {.name = "overlapped",
+     .idea = "begins while the kernel in front of it ends, and has its first keys brought into L2",
+     .prior = "tensor_cores",
+     .operation = Operation::attention,
+     .features = {.kv_dtype = true, .kv_len = true, .pages = true},
+     .refuse = refuse_overlapped,
+     .workspace = workspace_tensor<0>,
+     .zeroed = zeroed_tensor<0>,
+     .cost = cost,
+     .launch = launch_tensor_cores<0, true>},
 };
 
 // --sweep splits
@@ -238,9 +255,11 @@ constexpr Variant kSplits[] = {
     tensor_cores("chosen", "as many as the model says"),
 };
 
-// Where a row has its keys for itself, memory is all there is to wait for, and the CUDA cores ask
-// for it in whole lines. With rows that share, or 8 bits, there are too many instructions for them.
+// The last that can. Of those before sm_90: where a row has its keys for itself, memory is all
+// there is to wait for, and the CUDA cores ask for it in whole lines. With rows that share, or 8
+// bits, there are too many instructions for them.
 int best(const Problem& p, const DeviceInfo& device) {
+  if (refusal(kVariants[4], p, device).empty()) return 4;
   const bool alone = p.group() * p.seq == 1 && p.cache_dtype() == p.dtype;
   if (!alone && refusal(kVariants[3], p, device).empty()) return 3;
   return alone ? 1 : 2;

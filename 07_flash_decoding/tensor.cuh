@@ -20,9 +20,12 @@
 // Nothing goes through shared memory, and no warp waits for another one before the end.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "07_flash_decoding/merge.cuh"
+#include "common/ptx/bulk_copy.cuh"
+#include "common/ptx/dependent_launch.cuh"
 #include "common/ptx/mma.cuh"
 #include "common/ptx/movmatrix.cuh"
 #include "common/ptx/streaming_load.cuh"
@@ -108,6 +111,29 @@ __device__ __forceinline__ uint2 two_of_keys(const std::uint32_t (&first)[WORDS]
 }
 // [/snippet]
 
+// The beginning of a kernel that may start while the one in front of it still runs. That one may be
+// writing Q, keys, lengths or the page table, so nothing is read before it has ended. But to have
+// the block's first keys brought into L2 is not to read them: whoever writes them meanwhile writes
+// into L2 as well. So memory goes on working while the kernel in front merges and ends. Not more
+// than a quarter of the block's keys: what comes twice through L2 comes later.
+// [snippet begin_early]
+template <typename Tile, typename KV = typename Tile::KV>
+__device__ __forceinline__ void begin_early(const KV* K, const KV* V, const Job& job) {
+  constexpr int D = Tile::D, KEYS = Tile::BLOCK_KEYS, MOST = 96 * 1024 / (KEYS * D * sizeof(KV));
+  launch_dependents();
+  if (threadIdx.x < 2 && !job.page_table) {  // where the pages are may not be known yet
+    const int head = blockIdx.x / job.row_tiles;
+    const KV* const rows = (threadIdx.x == 0 ? K : V) + std::int64_t{head} * job.Nkv * D;
+    const int tiles = min(MOST, max(1, job.Nkv / (4 * job.splits * KEYS)));
+    for (int tile = blockIdx.y, i = 0; i < tiles; tile += job.splits, ++i) {
+      const int keys = min(KEYS, job.Nkv - tile * KEYS);
+      if (keys > 0) bulk_prefetch_L2(rows + tile * KEYS * D, keys * D * sizeof(KV));
+    }
+  }
+  wait_for_kernels_in_front();
+}
+// [/snippet]
+
 template <typename Tile, typename T = typename Tile::T, typename KV = typename Tile::KV>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
     decode_tensor(const T* Q, const KV* K, const KV* V, T* O, Job job) {
@@ -115,6 +141,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   constexpr int GROUPS = Tile::GROUPS, K_LOADS = Tile::K_LOADS, V_LOADS = Tile::V_LOADS;
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 
+  if (job.overlaps) begin_early<Tile>(K, V, job);
   const Part part(job, Tile::ROWS);
   if (part.split >= part.splits) return;  // the sequence is shorter
   const Cache<KV, D> K_rows(K, job, part), V_rows(V, job, part);
@@ -269,7 +296,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   const int whole = min(part.end, job.causal ? part.length - job.Nq + 1 : part.length);
   int j0 = part.begin + warp * Tile::KEYS;
   look_up(page, j0);
-  look_up(next_page, j0 + Tile::BLOCK_KEYS);
+  look_up(next_page, j0 + part.stride);
   if (j0 + Tile::KEYS <= whole) load_K(page, j0, INT32_MAX);
 
 #pragma unroll
@@ -283,14 +310,14 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   }
 
   // [snippet loop]
-  for (; j0 + Tile::KEYS <= whole; j0 += Tile::BLOCK_KEYS) {
+  for (; j0 + Tile::KEYS <= whole; j0 += part.stride) {
     load_V(page, j0, INT32_MAX);  // comes while the scores are computed
     multiply_K();
-    const int next = j0 + Tile::BLOCK_KEYS;
+    const int next = j0 + part.stride;
     if (next + Tile::KEYS <= whole) load_K(next_page, next, INT32_MAX);  // … while these are used
 #pragma unroll
     for (int n = 0; n < GROUPS; ++n) page[n] = next_page[n];
-    look_up(next_page, next + Tile::BLOCK_KEYS);
+    look_up(next_page, next + part.stride);
     softmax(j0, false);
     multiply_V([](int) { return true; });
   }
@@ -301,7 +328,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
   // for the product 0 · NaN would be NaN; so each query gets its own, and takes its own rows of the
   // product.
 #pragma unroll 1
-  for (; j0 < part.end; j0 += Tile::BLOCK_KEYS) {
+  for (; j0 < part.end; j0 += part.stride) {
     look_up(page, j0);
     load_K(page, j0, part.end);
     multiply_K();
@@ -337,17 +364,24 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS_PER_SM)
 
 // [snippet launch]
 template <typename Tile>
-void launch_tensor(const Problem& p, const Arguments& a, const Plan& plan, Stream stream) {
+void launch_tensor(const Problem& p, const Arguments& a, const Plan& plan, bool overlaps,
+                   Stream stream) {
   using T = typename Tile::T;
   using KV = typename Tile::KV;
-  const LaunchConfig config{
-      .name = "decode_tensor",
-      .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
-      .block = Tile::THREADS,
-      .shared_bytes = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>(),
-      .stream = stream};
+  std::size_t shared = shared_bytes<WarpResults<Tile::WARPS, Tile::ROWS, Tile::D>, bool>();
+  // A block of the next kernel must not find room beside this one's, or it begins a whole kernel
+  // too early. Where the registers of 8 warps do not see to that, shared memory does.
+  if (overlaps && Tile::BLOCKS_PER_SM > 1) {
+    shared = std::max(shared, device().shared_per_block / (Tile::BLOCKS_PER_SM + 1) + 1024);
+  }
+  const LaunchConfig config{.name = "decode_tensor",
+                            .grid = dim3(plan.heads * plan.row_tiles, plan.splits),
+                            .block = Tile::THREADS,
+                            .shared_bytes = shared,
+                            .stream = stream,
+                            .overlaps = overlaps};
   launch(decode_tensor<Tile>, config, static_cast<const T*>(a.q), static_cast<const KV*>(a.k),
-         static_cast<const KV*>(a.v), static_cast<T*>(a.out), Job(p, a, plan, true));
+         static_cast<const KV*>(a.v), static_cast<T*>(a.out), Job(p, a, plan, true, overlaps));
 }
 // [/snippet]
 

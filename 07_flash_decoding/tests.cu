@@ -121,7 +121,7 @@ Problem shape(int heads, int kv_heads, int seq, int kv_seq, int head_dim) {
 std::vector<float> merged(const std::vector<std::vector<float>>& o, const std::vector<float>& lse) {
   Problem p = shape(1, 1, 1, static_cast<int>(lse.size()), 64);
   p.dtype = DType::fp32;
-  const Plan plan{.heads = 1, .row_tiles = 1, .splits = p.kv_seq, .chunk = 1};
+  const Plan plan{.heads = 1, .row_tiles = 1, .tile = 1, .splits = p.kv_seq, .chunk = 1};
   DeviceBuffer workspace(Job::workspace_bytes(p, plan), "workspace"), out(p.out_bytes(), "O"),
       total(sizeof(float), "LSE");
   const Job job(p, {.lse = static_cast<float*>(total.data()), .workspace = workspace.data()}, plan,
@@ -190,28 +190,27 @@ TEST_CASE("a cache of 8 bits, lengths and pages, alone and together") {
 // --- splitting and merging -----------------------------------------------------------------------
 
 TEST_CASE("any split gives the same result") {
-  using Tensor64 = TensorTile<__half, __half, 64>;
+  using Tensor64 = TensorTile<__half, __half, 64, 4>;
   using Split128 = SplitTile<float, 128, 4>;
   const WordStream words(1, 0);
   for (int draw = 0; draw < 24; ++draw) {
-    const int keys = 1 + static_cast<int>(words[3 * draw] % 1500);
+    const int keys = 1 + static_cast<int>(words[3 * draw] % 4000);
     const int splits = 1 + static_cast<int>(words[3 * draw + 1] % 40);
     const int queries = 1 + static_cast<int>(words[3 * draw + 2] % 3);
     CAPTURE(keys);
     CAPTURE(splits);
     {
       const Problem p = shape(2, 1, queries, keys, 64);
-      const Plan plan =
-          make_plan(p, {8, 16, 1}, device(), splits);  // the smallest chunks there are
+      const Plan plan = make_plan(p, {8, Tensor64::BLOCK_KEYS, 1}, device(), splits);
       CHECK(plan.splits <= splits);
       Bench bench(p, Job::workspace_bytes(p, plan));
-      launch_tensor<Tensor64>(p, bench.arguments(), plan, nullptr);
+      launch_tensor<Tensor64>(p, bench.arguments(), plan, draw % 2 == 1, nullptr);
       const ErrorReport error = bench.error();
       CHECK_MESSAGE(error.ok, error.why);
     }
     Problem p = shape(4, 1, queries, keys, 128);
     p.dtype = DType::fp32;
-    const Plan plan = make_plan(p, {4, 16, 1}, device(), splits);
+    const Plan plan = make_plan(p, {4, Split128::BLOCK_KEYS, 1}, device(), splits);
     Bench bench(p, Job::workspace_bytes(p, plan));
     for (const bool one_launch : {false, true}) {
       launch_split<Split128>(p, bench.arguments(), plan, one_launch, nullptr);
@@ -302,6 +301,50 @@ TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
       }
       CHECK(wrong == 0);
     }
+  }
+}
+
+// Fills V while the kernel behind it may have begun, and takes its time.
+__global__ void fill_slowly(__half* V, int count, float value) {
+  launch_dependents();
+  wait_for_kernels_in_front();
+#ifndef AL_EMULATOR
+  for (const long long begin = clock64(); clock64() - begin < 20'000;) {
+  }
+#endif
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    V[i] = __float2half(value);
+  }
+}
+
+// Every launch writes its results where the one before did, and its V too. Attention over equal
+// rows of V is that row.
+TEST_CASE("a chain of launches that overlap: each sees what the one in front has written") {
+  const Variant& variant = find_variant(stage_07_flash_decoding, "overlapped");
+  const Problem p = shape(4, 2, 1, 3000, 64);
+  if (!refusal(variant, p, device()).empty()) return;
+  Bench bench(p, variant.workspace(p));
+  Arguments arguments = bench.arguments();
+  constexpr int LAUNCHES = 12;
+  std::vector<DeviceBuffer> out;
+  for (int i = 0; i < LAUNCHES; ++i) {
+    out.emplace_back(p.out_bytes(), "O");
+    out.back().poison();
+  }
+  for (int i = 0; i < LAUNCHES; ++i) {
+    launch(fill_slowly, {.name = "fill_slowly", .grid = 64, .block = 128, .overlaps = true},
+           static_cast<__half*>(bench.v.data()), static_cast<int>(bench.v.size() / 2), float(i));
+    arguments.out = out[i].data();
+    variant.launch(p, arguments, nullptr);
+    variant.launch(p, arguments, nullptr);  // the same again, with the same workspace
+  }
+  for (int i = 0; i < LAUNCHES; ++i) {
+    CAPTURE(i);
+    std::vector<std::byte> raw(p.out_bytes());
+    out[i].read(raw.data(), raw.size());
+    int wrong = 0;
+    for (const float o : al::decode(DType::fp16, raw.data(), p.out_elements())) wrong += o != i;
+    CHECK(wrong == 0);
   }
 }
 

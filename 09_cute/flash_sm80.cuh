@@ -14,6 +14,7 @@
 
 #include "09_cute/flash_sm80.hpp"
 #include "09_cute/instructions.cuh"
+#include "09_cute/layouts.cuh"
 #include "09_cute/tile_order.cuh"
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
@@ -35,12 +36,9 @@ struct Sm80Config {
   static constexpr int THREADS = 32 * WARPS;
   static_assert(BLOCK_M % (16 * WARPS) == 0 && BLOCK_N % 16 == 0 && D % 16 == 0);
 
-  // Shared memory in boxes of 8 rows x 128 bytes (64 for D = 32). Row r keeps its 16-byte pieces in
-  // another order, piece p at p ^ r, so that ldmatrix, which reads one piece of 8 rows at once,
-  // finds them in 8 different groups of banks.
-  static constexpr int BOX = std::min(D, 64), BITS = BOX == 64 ? 3 : 2;  // of p and r
-  using Box = decltype(composition(Swizzle<BITS, 3, 3>{},
-                                   Layout<Shape<_8, Int<BOX>>, Stride<Int<BOX>, _1>>{}));
+  // Shared memory in boxes of 8 rows x 128 bytes (64 for D = 32).
+  static constexpr int BOX = std::min(D, 64);
+  using Box = SwizzledBox<BOX>;
   using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
   using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>>{}));
   // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
@@ -66,25 +64,6 @@ struct Sm80Config {
     return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
   }
 };
-// [/snippet]
-
-// [snippet views]
-// A C fragment ((2, 2), MMA_M, MMA_N) seen as the matrix it is to the softmax:
-// (rows (2, MMA_M), columns (2, MMA_N)).
-template <typename Layout>
-__device__ constexpr auto as_rows_and_columns(const Layout& layout) {
-  const auto split = logical_divide(layout, Shape<_2>{});  // ((2, 2), MMA_M, MMA_N)
-  return make_layout(make_layout(get<0, 1>(split), get<1>(split)),
-                     make_layout(get<0, 0>(split), get<2>(split)));
-}
-
-// The same fragment seen as the A operand of the next product: m16n8k16 wants of A, for 16 columns,
-// just what two of its own results of 8 columns hold, in the same lanes.
-template <typename Layout>
-__device__ constexpr auto as_A_operand(const Layout& layout) {
-  const auto pairs = logical_divide(layout, Shape<Underscore, Underscore, _2>{});
-  return make_layout(make_layout(get<0>(pairs), get<2, 0>(pairs)), get<1>(pairs), get<2, 1>(pairs));
-}
 // [/snippet]
 
 // Rounds a fragment to T, two elements an instruction.

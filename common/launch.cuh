@@ -52,8 +52,8 @@ void launch(void (*kernel)(Params...), const LaunchConfig& config, Args... args)
 // report if the kernel did anything a GPU would punish, now or some day.
 template <typename... Params, typename... Args>
 void launch(void (*kernel)(Params...), const LaunchConfig& config, Args... args) {
-  emulator::run_grid(config.name, config.grid, config.block, config.shared_bytes,
-                     config.overlaps, [=] { kernel(static_cast<Params>(args)...); });
+  emulator::run_grid(config.name, config.grid, config.block, config.shared_bytes, config.overlaps,
+                     [=] { kernel(static_cast<Params>(args)...); });
 }
 #endif
 

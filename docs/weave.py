@@ -304,7 +304,8 @@ def table(root, arguments, page):
             raise WeaveError(f"{name} has no variant {variant}; there are: {', '.join(there)}")
     varying = [key for key in ("config", "dtype", "mask", "operation")
                if "," in arguments.get(key, "")]
-    if len({cache_of(results["problems"][index]) for index in chosen}) > 1:
+    stored = (results["problems"][index] for index in chosen)
+    if len({cache_of(p).removeprefix(p["dtype"]) for p in stored}) > 1:
         varying.append("K and V")
 
     titles = [(key, True) for key in varying]

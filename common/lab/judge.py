@@ -99,7 +99,7 @@ def submitted(lab, folder):
 
 def first_errors(text, overlay, lab):
     """What the compiler said, with the student's own path in it, and not all of it."""
-    text = text.replace(f"{overlay}/{lab.chapter}/{lab.file}", lab.file)
+    text = text.replace(f"{overlay}/{lab.chapter}/{lab.file}", lab.file).replace(f"{overlay}/", "")
     text = text.replace(str(ROOT) + "/", "")
     lines = text.splitlines()
     begin = next((i for i, line in enumerate(lines) if "error" in line), 0)

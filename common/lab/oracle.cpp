@@ -49,6 +49,9 @@ struct RowMaker {
   static double of(const std::vector<float>& scales, int h) {
     return scales.empty() ? 1.0 : double{scales[h]};
   }
+  double used(const std::vector<float>& scales, int h, bool left_out) const {
+    return left_out ? 1 : of(scales, mistake.scales_of_head_0 ? 0 : h);
+  }
 
   bool causal() const { return (p.causal || rules.causal) && !mistake.no_mask; }
   // The last key that the causal mask shows, and one more.
@@ -65,6 +68,10 @@ struct RowMaker {
   bool sees(int j) const {
     if (j < mistake.keys_begin || (mistake.keys_end >= 0 && j >= mistake.keys_end)) return false;
     if (j < rules.prefix && !mistake.no_prefix && j < keys) return true;
+    if (const int rows = mistake.ask_last_row; rows > 0 && block_n > 0) {
+      const int last_row = i / rows * rows + rows - 1, tile_end = j / block_n * block_n + block_n;
+      if (tile_end <= last_row + 1 + keys - p.seq) return j < keys;
+    }
     if (j >= end()) return false;
     if (rules.window > 0 && !mistake.no_window) {
       return j >= end() - rules.window - mistake.window_shift;
@@ -84,8 +91,9 @@ struct RowMaker {
     for (int d = mistake.d_begin; d < d_end; ++d) {
       sum += static_cast<Real>(q[d]) * static_cast<Real>(key[d]);
     }
-    const double scale = std::pow(p.scale, mistake.scale_power) * of(inputs.q_scale, head) *
-                         of(inputs.k_scale, kv_head());
+    const double scale = std::pow(p.scale, mistake.scale_power) *
+                         used(inputs.q_scale, head, mistake.no_q_scale) *
+                         used(inputs.k_scale, kv_head(), mistake.no_k_scale);
     Real s = static_cast<Real>(scale) * sum;
     if (rules.soft_cap > 0 && !mistake.no_cap) {
       const auto cap = static_cast<Real>(rules.soft_cap);
@@ -127,8 +135,10 @@ struct RowMaker {
   void online(std::vector<Real>& s, std::vector<Real>* O, Real& lse) const {
     const Real minus = -kInfinity<Real>;
     const int tile = block_n > 0 ? block_n : std::max(1, p.kv_seq);
+    const bool normalised = O && mistake.keep != Mistake::Keep::right;
     Real m = minus, l = 0;
     std::vector<Real> weights(s.size(), 0);
+    if (mistake.tiles_alike) return alike(s, *O, lse);
     for (int first = 0; first < p.kv_seq; first += tile) {
       const int last = std::min(first + tile, p.kv_seq);
       Real m_new = m;
@@ -140,10 +150,11 @@ struct RowMaker {
       if (padding > 0) m_new = std::max(m_new, Real{0});
       if (m_new == minus) continue;
       const Real shrink = m == minus ? 0 : power(m - m_new);
+      const Real l_before = l;
       if (!mistake.keep_l) l *= shrink;
       if (!mistake.keep_O) {
         for (Real& w : weights) w *= shrink;
-        if (O) {
+        if (O && !normalised) {
           for (Real& o : *O) o *= shrink;
         }
       }
@@ -153,18 +164,43 @@ struct RowMaker {
         if (s[j] == minus) continue;
         weights[j] = power(s[j] - m);
         l += weights[j];
-        if (!O) continue;
-        add_value(weights[j], j, *O);
+        if (O && !normalised) add_value(weights[j], j, *O);
       }
+      if (!normalised) continue;
+      const Real kept[] = {shrink * l_before / l, 1, shrink, l_before / l};  // as Mistake::Keep
+      for (Real& o : *O) o *= kept[static_cast<int>(mistake.keep)];
+      for (int j = first; j < last; ++j) add_value(weights[j] / l, j, *O);
     }
     Real normalise = l == 0 ? Real{0} : 1 / l;
     if (mistake.no_division) normalise = 1;
     if (mistake.twice_divided) normalise *= normalise;
     for (std::size_t j = 0; j < s.size(); ++j) s[j] = weights[j] * normalise;
     if (O) {
-      for (Real& o : *O) o *= normalise * static_cast<Real>(of(inputs.v_scale, kv_head()));
+      if (normalised) normalise = 1;
+      for (Real& o : *O)
+        o *= normalise * static_cast<Real>(used(inputs.v_scale, kv_head(), mistake.no_v_scale));
     }
     lse = l == 0 ? minus : m + std::log(l);
+  }
+
+  // The softmax of each tile of keys alone, and the mean of what they give.
+  void alike(std::vector<Real>& s, std::vector<Real>& O, Real& lse) const {
+    Real tiles = 0, m = -kInfinity<Real>;
+    for (std::size_t first = 0; first < s.size(); first += block_n) {
+      const auto begin = s.begin() + first, end = s.begin() + std::min(first + block_n, s.size());
+      const Real highest = *std::max_element(begin, end);
+      if (highest == -kInfinity<Real>) continue;
+      Real l = 0;
+      for (auto x = begin; x != end; ++x) l += power(*x - highest);
+      for (auto x = begin; x != end; ++x) *x = power(*x - highest) / l;
+      m = std::max(m, highest + std::log(l));
+      tiles += 1;
+    }
+    for (std::size_t j = 0; j < s.size(); ++j) {
+      s[j] = s[j] == -kInfinity<Real> ? 0 : s[j] / tiles;
+      if (s[j] > 0) add_value(s[j], static_cast<int>(j), O);
+    }
+    lse = m + std::log(tiles);
   }
 
   void make(Answer& a, const std::vector<double>& mean_k2) const {

@@ -23,14 +23,20 @@ struct Mistake {
   bool base_two = false;       // 2^s in place of e^s
   bool no_division = false, twice_divided = false;
   bool keep_O = false, keep_l = false;  // not made smaller when a later tile has a larger maximum
-  bool V_before = false;                // weights of a tile times V of the tile before
-  bool V_next_row = false;              // weight j times row j + 1 of V
-  bool V_layout = false;  // V read as [Nkv, D] where it is [D, Nkv], or the other way round
+  // O kept normalised, and multiplied by something else than alpha l / l' when a tile comes.
+  enum class Keep { right, all, alpha, sums } keep = Keep::right;
+  int ask_last_row = 0;  // > 0: so many queries a block mask a tile only where the last hides some
+  bool tiles_alike = false;  // O is the mean of what each tile of keys gives alone
+  bool V_before = false;     // weights of a tile times V of the tile before
+  bool V_next_row = false;   // weight j times row j + 1 of V
+  bool V_layout = false;     // V read as [Nkv, D] where it is [D, Nkv], or the other way round
   int keys_begin = 0, keys_end = -1;  // only these keys are taken in; -1: all
   int one_masked_tile = 0;            // > 0: so many queries a block mask their last tile alone
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
   bool no_prefix = false, no_window = false, no_cap = false, no_alibi = false;
   int window_shift = 0;
+  // The factors of 8-bit tensors: left out, or those of head 0 for every head.
+  bool no_q_scale = false, no_k_scale = false, no_v_scale = false, scales_of_head_0 = false;
 };
 
 struct Answer {

@@ -1,8 +1,8 @@
 // griddepcontrol, the device's half of programmatic dependent launch. A kernel launched with
 // LaunchConfig::overlaps may begin before those in front of it in the stream have ended: as soon as
-// each of their blocks has called launch_dependents() or ended, and wherever there is room. Until it
-// has waited, it must not touch what they write. PTX ISA, "griddepcontrol". sm_90 and newer; older
-// architectures launch one kernel after the other, and neither call does anything.
+// each of their blocks has called launch_dependents() or ended, and wherever there is room. Until
+// it has waited, it must not touch what they write. PTX ISA, "griddepcontrol". sm_90 and newer;
+// older architectures launch one kernel after the other, and neither call does anything.
 #pragma once
 
 #include "common/device.cuh"

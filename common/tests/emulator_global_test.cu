@@ -171,17 +171,16 @@ __global__ void begins_early(const float* in, float* out, int waiting) {
 TEST_CASE("a kernel that overlaps the one in front waits before it reads" NEEDS_HOOKS) {
   Array<float> in(iota<float>(64), "in"), out(64, "out");
   const auto run = [&](bool overlaps, int waiting) {
-    launch(begins_early,
-           {.name = "begins_early", .grid = 1, .block = 64, .overlaps = overlaps},
+    launch(begins_early, {.name = "begins_early", .grid = 1, .block = 64, .overlaps = overlaps},
            static_cast<const float*>(in.data()), out.data(), waiting);
   };
   CHECK_NOTHROW(run(false, 0));
   CHECK_NOTHROW(run(true, 64));
   CHECK(out.host() == in.host());
-  expect_report({"use of global memory before the kernels in front have ended", "begins_early",
-                 "thread (63,0,0) reads in, element 63", line("early"),
-                 "wait_for_kernels_in_front()"},
-                [&] { run(true, 63); });
+  expect_report(
+      {"use of global memory before the kernels in front have ended", "begins_early",
+       "thread (63,0,0) reads in, element 63", line("early"), "wait_for_kernels_in_front()"},
+      [&] { run(true, 63); });
 }
 
 __global__ void prefetches(const float* in, int bytes) { bulk_prefetch_L2(in, bytes); }
@@ -189,8 +188,8 @@ __global__ void prefetches(const float* in, int bytes) { bulk_prefetch_L2(in, by
 TEST_CASE("a prefetch of what is not there" NEEDS_HOOKS) {
   Array<float> in(iota<float>(64), "in");
   const auto run = [&](int first, int bytes) {
-    launch(prefetches, {"prefetches", dim3(1), dim3(1)}, static_cast<const float*>(in.data() + first),
-           bytes);
+    launch(prefetches, {"prefetches", dim3(1), dim3(1)},
+           static_cast<const float*>(in.data() + first), bytes);
   };
   CHECK_NOTHROW(run(0, 256));
   expect_report({"access outside global memory", "after the end of in"}, [&] { run(4, 256); });

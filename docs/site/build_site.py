@@ -33,6 +33,7 @@ import steps
 HERE = pathlib.Path(__file__).parent
 SKIPPED_FOLDERS = re.compile(r"^(\..*|build.*|student|__pycache__)$")
 LINK = re.compile(r"(?<=\]\()([^()\s]+)(?=\))")
+PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]*pictures/[^()\s]+\.svg)\)$", re.MULTILINE)
 CODE_SPAN = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".c": "c", ".inc": "cpp",
              ".py": "python", ".cmake": "cmake", ".sh": "bash", ".yml": "yaml", ".toml": "toml"}
@@ -155,9 +156,15 @@ class Site:
         text = (self.root / path).read_text()
         if text.startswith("+++\n"):
             text = lab_page(path, text)
-        text = outside_code(without_comments(text), lambda part: LINK.sub(lambda link: self.link(path, link[1]), part))
+        text = outside_code(without_comments(text), lambda part: PICTURE.sub(lambda image: self.drawn(path, image), part))
+        text = outside_code(text, lambda part: LINK.sub(lambda link: self.link(path, link[1]), part))
         self.write(path, relist(text))
         return title_of(text)
+
+    def drawn(self, page, image):
+        """The picture itself in place of a link to it: then it follows the page's light and dark."""
+        svg = (self.root / page.parent / image[1]).resolve().read_text()
+        return f'<div class="picture">{" ".join(svg.split())}</div>'
 
     def link(self, page, target):
         """The link as it is on the site; what it leads to is put there."""
@@ -232,6 +239,9 @@ def table_of_contents(titles, step_pages):
             own.append({"Step through the kernels": step_pages[folder]})
         own += [{rest.pop(path): path} for path in sorted(rest) if path.startswith(folder + "/")]
         contents.append({folder: own})
+    if "docs/instructor.md" in rest:
+        contents.append({"For instructors": "docs/instructor.md"})
+        del rest["docs/instructor.md"]
     contents.append({"Reference": [{title: path} for path, title in sorted(rest.items())]})
     return contents
 

@@ -21,8 +21,8 @@ RUNS = {
     "06_fp8_prefetch_v3": [("--full --variant mma_2_stages", 37)],
     "07_flash_decoding": [("--seq 1 --kv-seq 1024 --heads 4 --kv-heads 1 --variant split,tensor_cores", 37)],
     "08_wmma": [("--full --variant one_warp,longest_first", 37)],
-    "09_cute": [("--full --variant flash_sm80", 37), ("--causal --variant specialised", 0),
-                ("--causal --variant specialised", 165)],
+    "09_cute": [("--full --variant flash_sm80", 37), ("--causal --variant specialised", 37),
+                ("--causal --variant specialised", 384)],
 }
 PROBLEM = "--batch 1 --heads 1 --seq 256 --head-dim 64 --check"
 SHAPES = {"Q": "D", "K": "D", "V": "D", "O": "D", "S": "N", "P": "N"}  # what a row of it counts
@@ -34,7 +34,7 @@ class TraceError(Exception):
 
 
 def record(programs, stage):
-    """[(arguments, the kernels recorded)] of a chapter."""
+    """[(program, arguments, thread, the kernels recorded)] of a chapter."""
     recorded = []
     for arguments, thread in RUNS[stage]:
         with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,8 @@ def record(programs, stage):
                 raise TraceError(f"{' '.join(command + trace)} failed ({run.returncode}): {run.stderr.strip()}")
             with open(file) as text:
                 kernels = [kernel for kernel in json.load(text)["kernels"] if is_of(kernel, stage)]
-            recorded.append((f"{PROBLEM} {arguments} --trace 0,{thread}", kernels))
+            kernels = list({kernel["kernel"]: kernel for kernel in kernels}.values())  # the rung before comes first
+            recorded.append((stage, f"{PROBLEM} {arguments}", thread, kernels))
     return recorded
 
 
@@ -223,8 +224,8 @@ class Source:
 
     def link(self, file, line):
         if not (self.site.root / file).exists():
-            return str(line)
-        return f'<a href="{self.path_of(file)}#__codelineno-0-{line}">{line}</a>'
+            return f"{file}:{line}"
+        return f'<a href="{self.path_of(file)}#__codelineno-0-{line}">{os.path.basename(file)}:{line}</a>'
 
 
 def signature(phase):
@@ -263,17 +264,17 @@ def phase_html(numbers, phase, kernel, most, source, elements, row_bytes):
                      + (f' <span class="cost{" dear" if dear else ""}">{words}</span>' if words else "")
                      + f"</div>{lanes_picture(step, kernel['lane'])}</li>")
     block = phase["block"]
-    facts = [f"{number(block['global_requests'])} requests to global memory touch {number(block['global_sectors'])} sectors"
-             if block["global_requests"] else "",
-             f"{number(block['shared_requests'])} to shared memory take {number(block['shared_passes'])} passes"
-             if block["shared_requests"] else "",
-             f"{number(block['shuffles'])} shuffles" if block["shuffles"] else ""]
-    facts = "; ".join(fact for fact in facts if fact)
+    facts = [f"{count} {words} {number(block[cost_])} {unit}" for count, words, cost_, unit in [
+        (number(block["global_requests"]), "requests to global memory touch", "global_sectors", "sectors"),
+        (number(block["shared_requests"]), "requests to shared memory take", "shared_passes", "passes")] if count != "0"]
+    facts += [f"{number(block['shuffles'])} shuffles"] if block["shuffles"] else []
+    facts = "; ".join(facts)
     again = f" <small>the same in phases {listed(numbers)}</small>" if len(numbers) > 1 else ""
     ended = source_words(phase["ended_by"])
     return (f'<section class="phase" data-name="Phase {numbers[0]}"><h4>Phase {numbers[0]}, to {ended}{again}</h4>'
             f'<p>The whole block{": " + facts if facts else ""}.</p>{moved_picture(phase["moved"], most)}'
-            f'<p>Warp {kernel["warp"]}:</p><ol class="steps">{"".join(steps)}</ol></section>')
+            + (f'<p>Warp {kernel["warp"]}:</p><ol class="steps">{"".join(steps)}</ol>' if steps
+               else f'<p>Warp {kernel["warp"]} only waits.</p>') + "</section>")
 
 
 def source_words(where):
@@ -322,8 +323,10 @@ def page(site, stage, recorded):
 
     source = Source(site, stage, path_of)
     parts = [f"# Step through {stage}\n\n{INTRODUCTION}"]
-    for arguments, kernels in recorded:
-        parts.append(f"The problem, and how to see more of it:\n\n```sh\nbuild/emulator/bin/{stage} {arguments}\n```\n\n")
+    for program, arguments, thread, kernels in recorded:
+        command = f"build/emulator/bin/{program} {arguments}".replace(" --check ", " --check \\\n  ")
+        parts.append(f"The problem, and how to see more of it:\n\n```sh\n{command} \\\n  --trace 0,{thread} --trace-json trace.json\n```\n\n")
         for kernel in kernels:
-            parts.append(f"## {kernel['kernel']}\n\n{kernel_html(kernel, arguments, source)}\n\n")
+            which = f", thread {thread}" if len(recorded) > 1 else ""
+            parts.append(f"## {kernel['kernel']}{which}\n\n{kernel_html(kernel, arguments, source)}\n\n")
     return "".join(parts), sorted(set(linked))

@@ -100,8 +100,8 @@ def train(device, steps):
     text = "".join(path.read_text() for path in sorted(ROOT.glob("0*/README.md")))
     data = torch.tensor([ord(c) for c in text if ord(c) < VOCABULARY], device=device)
     weights = make_weights(device)
-    optimizer = torch.optim.AdamW(weights.values(), lr=3e-3, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(weights.values(), lr=6e-3, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(2)
     positions = torch.arange(CONTEXT, device=device)[None]
     began = time.monotonic()
