@@ -251,8 +251,10 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     const auto rescale_O = [&] {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
+        if (rows.moved[r]) {
 #pragma unroll
-        for (int d = 0; d < size<1>(O); ++d) O(r, d) *= rows.rescale[r];
+          for (int d = 0; d < size<1>(O); ++d) O(r, d) *= rows.rescale[r];
+        }
       }
     };
 
@@ -299,7 +301,8 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           warpgroup_fence_operand(tSrS);
           release_K();
           if constexpr (decltype(masked)::value) mask(S);
-          if (row_maxima<Config::LAG>(S, rows, scale_log2)) rescale_O();
+          row_maxima<Config::LAG>(S, rows, scale_log2);
+          rescale_O();
           exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
           start_O();
@@ -341,11 +344,11 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           release_K();
           --j;
           if constexpr (decltype(masked)::value) mask(S);
-          const bool moved = row_maxima<Config::LAG>(S, rows, scale_log2);
+          row_maxima<Config::LAG>(S, rows, scale_log2);
           exponentials(S, rows, scale_log2);
           wait_O();
           round_to(tOrP, tSrS);
-          if (moved) rescale_O();
+          rescale_O();
         };
 #pragma unroll 1
         while (j > whole) step(true_type{});
@@ -504,8 +507,11 @@ void launch_flash_sm90_config(const Problem& p, const Arguments& a, Stream strea
 
 template <typename T, int D, bool CAUSAL, Sm90Steps STEPS>
 void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream) {
-  using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL), STEPS>;
-  launch_flash_sm90_config<Config>(p, a, stream, sm90_order(p, Config::BLOCK_M, device()));
+  const auto with = [&]<bool LONG>(std::bool_constant<LONG>) {
+    using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG), STEPS>;
+    launch_flash_sm90_config<Config>(p, a, stream, sm90_order(p, Config::BLOCK_M, device()));
+  };
+  p.kv_seq >= 8192 ? with(std::true_type{}) : with(std::false_type{});
 }
 
 template <int D>

@@ -38,7 +38,8 @@ __device__ __forceinline__ void round_to(To& to, const From& from) {
 struct RowState {
   float m[2] = {-INFINITY, -INFINITY};  // largest score, before it is scaled
   float l[2] = {0, 0};                  // this thread's part of the sum of P
-  float rescale[2] = {0, 0};            // what O must be multiplied by
+  bool moved[2] = {};                   // O must be multiplied …
+  float rescale[2] = {0, 0};            // … by this
 };
 
 __device__ __forceinline__ float quad_max(float x) {  // over the four lanes that share a row
@@ -50,11 +51,12 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
-// The softmax of a tile, first half: each row's maximum so far. Returns whether O must be rescaled:
-// always (LAG < 0), or when a maximum has moved by more than 2^LAG, times scale · log2 e.
+// The softmax of a tile, first half: each row's maximum so far, and whether O must be rescaled for
+// it: always (LAG < 0), or when that of some row of the warp has moved by more than 2^LAG, times
+// scale · log2 e.
 // [snippet softmax]
 template <int LAG, typename Scores>
-__device__ __forceinline__ bool row_maxima(const Scores& S, RowState& row, float scale_log2) {
+__device__ __forceinline__ void row_maxima(const Scores& S, RowState& row, float scale_log2) {
   float m[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -63,20 +65,22 @@ __device__ __forceinline__ bool row_maxima(const Scores& S, RowState& row, float
     for (int c = 1; c < size<1>(S); ++c) m[r] = fmaxf(m[r], S(r, c));
     m[r] = quad_max(m[r]);
   }
-  if constexpr (LAG >= 0) {
-    // With LAG > 0 the maximum may lag behind. P and l are then too large by the same factor, which
-    // overflows nothing. But the row's largest P is no longer 1, so rounding it costs something.
-    const bool moved = (m[0] - row.m[0]) * scale_log2 > LAG || (m[1] - row.m[1]) * scale_log2 > LAG;
-    if (!__any_sync(0xffffffff, moved)) return false;
+  // One vote for the upper eight of the warp's rows, one for the lower eight. With LAG > 0 the
+  // maximum may lag behind. P and l are then too large by the same factor, which overflows nothing.
+  // But the row's largest P is no longer 1, so rounding it costs something.
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    row.moved[r] = LAG < 0 || __any_sync(0xffffffff, (m[r] - row.m[r]) * scale_log2 > LAG);
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
-    row.rescale[r] = row.m[r] == -INFINITY ? 0 : fast_exp2((row.m[r] - m[r]) * scale_log2);
-    row.l[r] *= row.rescale[r];
-    row.m[r] = m[r];
+    if (row.moved[r]) {
+      // A row that has seen no key yet has nothing to rescale; -inf - -inf would be NaN.
+      row.rescale[r] = row.m[r] == -INFINITY ? 0 : fast_exp2((row.m[r] - m[r]) * scale_log2);
+      row.l[r] *= row.rescale[r];
+      row.m[r] = m[r];
+    }
   }
-  return true;
 }
 
 // Second half: S becomes P = 2^((S - m) · scale · log2 e), in place.

@@ -19,18 +19,16 @@ std::string refuse_tile(const Problem& p) {
 
 // A point called e.g. flash_sm80_128x64x128. `variant`: without its name.
 template <typename Config>
-void add_tile(std::vector<TilePoint>& points, const std::string& kernel, Variant variant) {
+void add_tile(std::vector<TilePoint>& points, const std::string& kernel, const Variant& variant) {
   // Names live as long as the program.
   static const std::string name = kernel + "_" + std::to_string(Config::BLOCK_M) + "x" +
                                   std::to_string(Config::BLOCK_N) + "x" +
                                   std::to_string(Config::THREADS);
-  variant.name = name.c_str();
-  variant.idea = "";
-  variant.operation = Operation::attention;
-  points.push_back({.block_m = Config::BLOCK_M,
-                    .block_n = Config::BLOCK_N,
-                    .threads = Config::THREADS,
-                    .variant = variant});
+  TilePoint point{Config::BLOCK_M, Config::BLOCK_N, Config::THREADS, variant};
+  point.variant.name = name.c_str();
+  point.variant.idea = "";
+  point.variant.operation = Operation::attention;
+  points.push_back(point);
 }
 
 template <int D, int BLOCK_M, int BLOCK_N, int WARPS>
