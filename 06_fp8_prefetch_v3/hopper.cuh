@@ -293,8 +293,8 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
 
     // Tiles that none of these rows sees are given back unread, V's a step behind K's, as the
     // producer brings them: who took all of K first would wait for a producer who waits for V's
-    // place. Elsewhere wgmma holds the four warps together. Here a barrier does, or a warp that came
-    // late would find the ring two rounds further on, where the parity is the same again.
+    // place. Elsewhere wgmma holds the four warps together. Here a barrier does, or a warp that
+    // came late would find the ring two rounds further on, where the parity is the same again.
     // [snippet skip]
     const auto skip = [&](std::uint64_t* full, std::uint64_t* empty, int parity) {
       mbarrier_wait(full, parity);
