@@ -73,7 +73,7 @@ SNIPPET = re.compile(r"^\s*(?://|#) \[snippet (\w+)\]$")
 SNIPPET_END = re.compile(r"^\s*(?://|#) \[/snippet\]$")
 HOLE = re.compile(r"^\s*(?://|#) \[(/hole|hole \w+)\]$")  # of a lab: not shown
 LANGUAGES = {".cu": "cuda", ".cuh": "cuda", ".cpp": "cpp", ".hpp": "cpp", ".h": "c", ".py": "python",
-             ".cmake": "cmake", ".txt": "cmake"}
+             ".cmake": "cmake"}
 OPERATIONS = ["scores", "softmax", "probabilities", "pv", "attention"]  # as the pipeline does them: the last is all
 SKIPPED_FOLDERS = re.compile(r"^(\..*|build.*|student|__pycache__)$")
 

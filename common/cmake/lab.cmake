@@ -16,9 +16,22 @@ if(GPU)
   set(backend cuda)
   list(APPEND arguments --gpu)
 endif()
+set(judge build/${backend}/bin/lab_judge)
+# Who begins has something to read while the house is built.
+if(LAB AND NOT HINT AND NOT EXISTS ${AL_ROOT}/student/${LAB} AND NOT EXISTS ${AL_ROOT}/${judge})
+  set(begin ${arguments})
+  list(REMOVE_ITEM begin --watch)
+  execute_process(COMMAND python3 common/lab/lab.py ${begin} WORKING_DIRECTORY ${AL_ROOT}
+                  RESULT_VARIABLE code)
+  if(code)
+    message(FATAL_ERROR "There is no lab to begin: the line above says why.")
+  endif()
+  list(REMOVE_ITEM arguments --reset)
+  set(begun TRUE)
+endif()
 if(LAB AND NOT HINT)
   al_setup(BACKEND ${backend})
-  if(EXISTS ${AL_ROOT}/build/${backend}/bin/lab_judge)  # seconds at the most: not worth a line
+  if(EXISTS ${AL_ROOT}/${judge})  # seconds at the most: not worth a line
     execute_process(COMMAND ${CMAKE_COMMAND} --build build/${backend} --parallel ${AL_CORES} --target al_lab lab_judge
                     WORKING_DIRECTORY ${AL_ROOT} OUTPUT_VARIABLE text ERROR_VARIABLE text
                     RESULT_VARIABLE code)
@@ -26,9 +39,13 @@ if(LAB AND NOT HINT)
       message(FATAL_ERROR "What the labs need does not build:\n${text}")
     endif()
   else()
-    message(STATUS "Building what the labs need, once")
+    message(STATUS "Building what the labs need, once: a minute or two")
     al_build(${backend} al_lab lab_judge)
   endif()
+endif()
+if(begun AND NOT WATCH)
+  message(STATUS "Ready: edit, then 'make lab LAB=${LAB}'")
+  return()
 endif()
 execute_process(COMMAND python3 common/lab/lab.py ${arguments} WORKING_DIRECTORY ${AL_ROOT}
                 RESULT_VARIABLE code)

@@ -237,7 +237,7 @@ SUSPECTS = {
     "opens files": r"\b(fopen|freopen|ofstream|ifstream|fstream|filesystem|mmap|openat?|creat)\b",
     "starts programs": r"\b(system|popen|exec[lv]p?e?|v?fork|posix_spawn|dlopen)\b",
     "assembly or system calls": r"\b(asm|__asm__|syscall)\b",
-    "code before main": r"\b(constructor|init_array|section)\b|\bmain\s*\(",
+    "code before main": r"__attribute__|\[\[\s*gnu::|\binit_array\b|\bmain\s*\(",
     "changes other code": r"#\s*(define\s+(if|for|float|double|return|int|const|launch)\b|undef|pragma\s+GCC)",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]*[>"])', re.M)

@@ -266,6 +266,8 @@ def judge_in(lab, folder, seed, limits, build, work, start, run, gpu):
     # No code of the student's runs any more; but what it left may be anything.
     judge_program = json.loads((build / "lab.json").read_text())["judge"]
     verdict = plain.run([judge_program, work / "job.json", results], cwd=work, limits=RUN)
+    if verdict.code is not None and verdict.code < 0:  # our mistake, until somebody has looked
+        raise LabError(f"{lab.id}: lab_judge has no verdict: {verdict.why}")
     try:
         if verdict.code != 0:
             raise ValueError(verdict.why or verdict.stderr.strip()[-500:])

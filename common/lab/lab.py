@@ -149,6 +149,8 @@ def report(lab, verdict):
     seconds = f"({verdict['seconds']:.1f} s)"
     if verdict["passed"]:
         print(coloured(f"Passed. Lab {lab.id} is done.", "green"), seconds)
+        if lab.kind != "variant" and "answer" in lab.facts:
+            print(f"\nBeside what you predicted: {lab.facts['answer']}.")
     else:
         print(coloured(f"Not yet: {100 * verdict['score']:.0f} %.", "red"), seconds,
               f"A hint: make lab LAB={lab.id} HINT=1")
@@ -222,7 +224,7 @@ def main():
         if asked.reset:
             reset(lab)
         seed = seed_of(lab, asked.seed)
-        if not begin(lab, seed):
+        if not begin(lab, seed) and not asked.watch:
             return 0
         if asked.watch:
             watch(lab, seed, asked.gpu)

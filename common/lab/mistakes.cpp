@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace al::lab {
 
 std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int block_m,
@@ -60,7 +62,7 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
     add(causal && block_m > block_n && block_n > 0,
         fmt::format("with a mask in a block's last tile of keys alone: its {} queries have their "
                     "diagonals in {} tiles",
-                    block_m, block_m / block_n),
+                    block_m, block_m / std::max(block_n, 1)),
         {.one_masked_tile = block_m});
     const int tile = block_n > 0 ? block_n : 32;
     if (p.kv_seq > tile) {
@@ -81,7 +83,8 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
     add(true, "with 2^s in place of e^s (2^x needs x = s log2(e))", {.base_two = true});
     if (block_n > 0) {
       add(to_O,
-          "where O keeps its size when a later tile has a larger maximum: it must be rescaled",
+          "where O keeps its size when a later tile has a larger maximum: it must shrink by "
+          "exp(m - m'), a normalised O too",
           {.keep_O = true});
       add(true,
           "where l keeps its size when a later tile has a larger maximum: it must be rescaled",
@@ -93,8 +96,6 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
           {.keep = Mistake::Keep::all});
       add(tiles, "where a normalised O shrinks by alpha alone, though l / l' changes too",
           {.keep = Mistake::Keep::alpha});
-      add(tiles, "where a normalised O shrinks by l / l' alone, though the maximum changes too",
-          {.keep = Mistake::Keep::sums});
       add(causal && block_m > 1,
           "of a kernel that asks a tile's last row, which sees most, whether the tile is masked",
           {.ask_last_row = block_m});

@@ -167,7 +167,7 @@ struct RowMaker {
         if (O && !normalised) add_value(weights[j], j, *O);
       }
       if (!normalised) continue;
-      const Real kept[] = {shrink * l_before / l, 1, shrink, l_before / l};  // as Mistake::Keep
+      const Real kept[] = {shrink * l_before / l, 1, shrink};  // as Mistake::Keep
       for (Real& o : *O) o *= kept[static_cast<int>(mistake.keep)];
       for (int j = first; j < last; ++j) add_value(weights[j] / l, j, *O);
     }

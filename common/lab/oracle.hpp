@@ -24,7 +24,7 @@ struct Mistake {
   bool no_division = false, twice_divided = false;
   bool keep_O = false, keep_l = false;  // not made smaller when a later tile has a larger maximum
   // O kept normalised, and multiplied by something else than alpha l / l' when a tile comes.
-  enum class Keep { right, all, alpha, sums } keep = Keep::right;
+  enum class Keep { right, all, alpha } keep = Keep::right;
   int ask_last_row = 0;  // > 0: so many queries a block mask a tile only where the last hides some
   bool tiles_alike = false;  // O is the mean of what each tile of keys gives alone
   bool V_before = false;     // weights of a tile times V of the tile before

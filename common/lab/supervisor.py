@@ -342,23 +342,28 @@ def look_at(pid):
 
 
 def children_of(pid):
-    """From the kernel's own list, where it keeps one; otherwise by asking all for their parents."""
+    """From the kernel's own list, where it keeps one."""
+    if not os.path.exists("/proc/thread-self/children"):
+        return children_by_parent(pid)
     children = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children") as file:
                 children += [int(word) for word in file.read().split()]
-        return children
-    except FileNotFoundError:
-        if not os.path.exists(f"/proc/{pid}") or os.path.exists("/proc/self/task/self/children"):
-            return children
     except OSError:
-        return children
+        pass  # it has just ended
+    return children
+
+
+def children_by_parent(pid):
+    """By asking all processes for their parents."""
+    children = []
     for name in os.listdir("/proc"):
         try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                if name.isdigit() and int(file.read().rpartition(b")")[2].split()[1]) == pid:
-                    children.append(int(name))
+            if name.isdigit():
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    if int(file.read().rpartition(b")")[2].split()[1]) == pid:
+                        children.append(int(name))
         except OSError:
             pass
     return children

@@ -219,6 +219,18 @@ class WithLimitsOnly(Contained):
     without = EVERYTHING
 
 
+class WithoutAListOfChildren(unittest.TestCase):
+    def test_children_by_parent(self):
+        import supervisor
+        child = subprocess.Popen(["sleep", "60"])
+        try:
+            self.assertEqual(supervisor.children_of(os.getpid()), [child.pid])
+            self.assertEqual(supervisor.children_by_parent(os.getpid()), [child.pid])
+        finally:
+            child.kill()
+            child.wait()
+
+
 class AsAnotherUser(unittest.TestCase):
     """Root runs all of this again as nobody."""
 

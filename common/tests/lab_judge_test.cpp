@@ -47,15 +47,30 @@ Comparison compared(const Case& c, const Rules& rules, std::vector<float> got) {
   return Comparison(c, rules, BLOCK_M, BLOCK_N, std::move(got));
 }
 
+bool equal(const std::vector<double>& a, const std::vector<double>& b) {
+  for (std::size_t at = 0; at < a.size(); ++at) {
+    if (std::abs(a[at] - b[at]) > 1e-12) return false;
+  }
+  return true;
+}
+
 // Every mistake that is possible for the case changes its answer, and its sentence is what the
-// student reads.
+// student reads; or that of another mistake that gives the same answer here.
 void check_every_mistake(const Case& c, const Rules& rules) {
-  for (const NamedMistake& m : usual_mistakes(c, rules, BLOCK_M, BLOCK_N)) {
+  const std::vector<NamedMistake> mistakes = usual_mistakes(c, rules, BLOCK_M, BLOCK_N);
+  for (const NamedMistake& m : mistakes) {
     INFO(to_string(c.problem) << ": " << m.sentence);
-    const Comparison comparison =
-        compared(c, rules, as_floats(answer_of(c, rules, m.mistake).values));
+    const std::vector<double> values = answer_of(c, rules, m.mistake).values;
+    const Comparison comparison = compared(c, rules, as_floats(values));
     CHECK(!comparison.right());
-    CHECK(comparison.cause() == "What you wrote equals the answer " + m.sentence + ".");
+    const std::string cause = comparison.cause();
+    bool named = false;
+    for (const NamedMistake& other : mistakes) {
+      if (cause != "What you wrote equals the answer " + other.sentence + ".") continue;
+      named = &other == &m || equal(values, answer_of(c, rules, other.mistake).values);
+    }
+    INFO(cause);
+    CHECK(named);
   }
 }
 
@@ -160,6 +175,15 @@ TEST_CASE("the first wrong element, and what the wrong ones have in common") {
     }
     CHECK(compared(c, {}, got).cause().find("off by one factor, another in each row") !=
           std::string::npos);
+  }
+}
+
+TEST_CASE("a judge that does not know the tile looks for the other mistakes") {
+  for (const bool causal : {false, true}) {
+    const Case c = a_case(Operation::softmax, causal);
+    const Mistake no_division{.no_division = true};
+    const Comparison comparison(c, {}, 0, 0, as_floats(answer_of(c, {}, no_division).values));
+    CHECK(comparison.cause().find("without the division by the row's sum l") != std::string::npos);
   }
 }
 

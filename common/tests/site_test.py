@@ -10,6 +10,8 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "site"))
 import build_site  # noqa: E402
 import check  # noqa: E402
+import look  # noqa: E402
+import steps  # noqa: E402
 
 
 class Lists(unittest.TestCase):
@@ -87,6 +89,46 @@ class Labs(unittest.TestCase):
         self.assertLess(page.index("one"), page.index("Hint 2"))
 
 
+class Steps(unittest.TestCase):
+    def step(self, offsets, line="01_a/a.cuh:2", **more):
+        offsets = offsets + [None] * (32 - len(offsets))
+        return {"what": "load", "space": "shared", "array": "A", "bytes": 4, "line": line, "times": 1,
+                "first": [{"offsets": offsets, "passes": 1, **more}]}
+
+    def phase(self, *steps_):
+        return {"ended_by": "the barrier at 01_a/a.cuh:3", "steps": list(steps_), "moved": [], "block": {}}
+
+    def test_a_line_that_was_unrolled_is_one_step(self):
+        one, = steps.merged([self.step([0]), self.step([4])])
+        self.assertEqual((one["times"], len(one["first"])), (2, 2))
+        self.assertEqual(2, len(steps.merged([self.step([0]), self.step([0], line="01_a/a.cuh:4")])))
+
+    def test_phases_that_are_the_same_are_shown_once(self):
+        a, b = self.phase(self.step([0])), self.phase(self.step([0], line="01_a/a.cuh:9"))
+        self.assertEqual([numbers for numbers, _ in steps.runs_of_phases([a, b, a, b, b])], [[1, 3], [2, 4, 5]])
+        self.assertEqual(steps.listed([1, 2, 3, 7, 9, 10]), "1–3, 7, 9–10")
+
+    def test_what_costs_too_much_is_marked(self):
+        everyone = [4 * lane for lane in range(32)]
+        self.assertEqual(steps.cost(self.step(everyone)), ("1 pass", False))
+        self.assertEqual(steps.cost(self.step([128 * lane for lane in range(32)], passes=32)), ("32 passes", True))
+        self.assertEqual(steps.cost(self.step([0] * 32)), ("1 pass", False))
+
+    def test_the_stage_before_is_left_out(self):
+        self.assertTrue(steps.is_of({"phases": [self.phase(self.step([0]))]}, "01_a"))
+        self.assertFalse(steps.is_of({"phases": [self.phase(self.step([0]))]}, "02_b"))
+
+    def test_the_picture_shows_who_goes_where(self):
+        picture = steps.lanes_picture(self.step([4 * (31 - lane) for lane in range(32)]), lane=5)
+        self.assertIn("32 lanes, 32 banks", picture)
+        self.assertEqual(picture.count("<text"), 65)
+        self.assertIn("1 bank\"", steps.lanes_picture(self.step([128, 256]), lane=0))
+
+    def test_places_in_words(self):
+        self.assertEqual(steps.element("Q", 2 * 256 + 12, {"Q": 4}, {"Q": 256}), "Q[2][3]")
+        self.assertEqual(steps.element("workspace", 12, {}, {}), "byte 12")
+
+
 class Checker(unittest.TestCase):
     """Each fault is planted in a site that has none."""
 
@@ -129,6 +171,28 @@ class Checker(unittest.TestCase):
     def test_no_page_at_all(self):
         with tempfile.TemporaryDirectory() as folder:
             self.assertEqual(1, len(check.check(pathlib.Path(folder))))
+
+
+@unittest.skipUnless(look.browser_at_hand()[0], look.browser_at_hand()[1])
+class Browser(unittest.TestCase):
+    def test_planted_faults(self):
+        text = "text " * 30
+        for body, said in [("", None),
+                           ('<img alt="x" src="https://example.org/x.png">', "asks for https://example.org"),
+                           ("<script>fetch('//example.org/y')</script>", "asks for http://example.org"),
+                           ("<script>console.error('broken')</script>", "console: broken"),
+                           ("<script>nothing()</script>", "nothing is not defined"),
+                           ('<img alt="x" src="gone.png">', "404"),
+                           ('<div style="width:3000px">x</div>', "wider than the screen"),
+                           ("<script>document.querySelector('article').remove()</script>", "nothing to read")]:
+            with self.subTest(body), tempfile.TemporaryDirectory() as folder:
+                page = f"<html><head><link rel=icon href='data:,'></head><body><article>{text}</article>{body}</body></html>"
+                pathlib.Path(folder, "index.html").write_text(page)
+                found = look.look_at(pathlib.Path(folder), ["index.html"], look.VIEWS[:1])
+                if said:
+                    self.assertTrue(any(said in fault for fault in found), found)
+                else:
+                    self.assertEqual(found, [])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ of them is not there.
 import argparse
 import functools
 import http.server
+import importlib.util
 import pathlib
 import re
 import shutil
@@ -103,35 +104,49 @@ def search_works(browser, address):
     return found > 1
 
 
+def chromium():
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def browser_at_hand():
+    """(is there one, why not)"""
+    if importlib.util.find_spec("playwright") is None:
+        return False, "there is no playwright in this Python ('pip install playwright')"
+    if chromium() is None:
+        return False, "there is no chromium on this machine ('apt-get install chromium')"
+    return True, ""
+
+
+def look_at(site, pages, views, shots=None, search=False):
+    """What a browser has to complain of."""
+    from playwright.sync_api import sync_playwright
+    address, faults = serve(site), []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        for view in views:
+            faults += look(browser, address, pages, view, shots)
+        if search and not search_works(browser, address):
+            faults.append("the search finds nothing")
+        browser.close()
+    return faults
+
+
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("site", type=pathlib.Path)
     parser.add_argument("--shots", type=pathlib.Path, help="a folder for pictures of the pages")
     parser.add_argument("--all", action="store_true", help="every page, not one of each kind")
     options = parser.parse_args(arguments)
+    there, why = browser_at_hand()
     if not options.site.exists():
-        print(f"SKIP: {options.site} was not built.")
-        return 77
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        print("SKIP: there is no playwright in this Python ('pip install playwright').")
-        return 77
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        print("SKIP: there is no chromium on this machine ('apt-get install chromium').")
+        there, why = False, f"{options.site} was not built"
+    if not there:
+        print(f"SKIP: {why}.")
         return 77
     if options.shots:
         options.shots.mkdir(parents=True, exist_ok=True)
-    address, faults = serve(options.site), []
     pages = chosen_pages(options.site, options.all)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for view in VIEWS:
-            faults += look(browser, address, pages, view, options.shots)
-        if not search_works(browser, address):
-            faults.append("the search finds nothing")
-        browser.close()
+    faults = look_at(options.site, pages, VIEWS, options.shots, search=True)
     print("\n".join(faults) if faults else f"{len(pages)} pages in {len(VIEWS)} views: nothing to complain of")
     return 1 if faults else 0
 

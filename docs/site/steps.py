@@ -47,6 +47,8 @@ def record(programs, stage):
             with open(file) as text:
                 kernels = [kernel for kernel in json.load(text)["kernels"] if is_of(kernel, stage)]
             kernels = list({kernel["kernel"]: kernel for kernel in kernels}.values())  # the rung before comes first
+            if not kernels:
+                raise TraceError(f"{' '.join(command + trace)} recorded nothing of {stage}")
             recorded.append((stage, f"{PROBLEM} {arguments}", thread, kernels))
     return recorded
 

@@ -385,7 +385,10 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     i sees the keys j <= i. The ladder's is aligned bottom-right. Both are one where there are as
     many queries as keys, and is_causal is refused elsewhere; attention(causal=True), or
     torch.nn.attention.bias.causal_lower_right() as attn_mask, asks for bottom-right."""
-    queries, keys = query.shape[-2], key.shape[-2]
+    for name, x in (("query", query), ("key", key)):  # the others are looked at by attention()
+        if len(getattr(x, "shape", ())) != 4:
+            raise Unsupported(f"{name} is not a tensor [batch, heads, sequence, head_dim].")
+    queries, keys = query.shape[2], key.shape[2]
     causal = bool(is_causal)
     if attn_mask is not None:
         if type(attn_mask).__name__ != "CausalBias":

@@ -40,7 +40,7 @@ LARGE = [  # for a GPU
     Shape(1, 2, 2, 128, 128, 64),
     Shape(2, 16, 4, 1024, 1024, 64),
     Shape(1, 16, 16, 1000, 1777, 128),
-    Shape(1, 8, 8, 2048, 2048, 256),
+    Shape(1, 8, 8, 1024, 1024, 256),
     Shape(8, 32, 8, 1, 8192, 128),
 ]
 
@@ -238,7 +238,8 @@ def torchs_own(operation, x):
     if operation != "attention" or x.dtype in LARGEST:
         return None
     k, v = (y.repeat_interleave(x.shape.heads // x.shape.kv_heads, dim=1) for y in (x.k, x.v))
-    return torch.nan_to_num(functional.scaled_dot_product_attention(x.q, k, v, attn_mask=x.mask))
+    own = functional.scaled_dot_product_attention(x.q, k, v, attn_mask=x.mask)
+    return own.masked_fill(~x.mask.any(dim=-1, keepdim=True), 0)  # its rows without keys vary
 
 
 class Tally:
@@ -266,8 +267,8 @@ def check(device, stages, shapes, dtypes, show_cases):
             slack = SLACK.get((stage, variant), NO_SLACK)
             if dtype in LARGEST and operation != "attention":
                 continue
-            if slack is TO_8_BITS and x.outliers:  # the slack is that of normal data
-                continue
+            if slack is not NO_SLACK and x.outliers:
+                continue  # it is a part of a score's root mean square, and theirs are far larger
             tally = tallies[stage, variant, dtype]
             try:
                 got, lse = run(stage, variant, operation, x)

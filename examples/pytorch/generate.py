@@ -61,7 +61,7 @@ def make_weights(device):
 
 
 def norm(x):
-    return x * torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + 1e-5).to(x.dtype)
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5)
 
 
 def rotate(x, positions):
@@ -77,7 +77,8 @@ def rotate(x, positions):
 def forward(weights, tokens, positions, attend):
     """Logits [batch, seq, VOCABULARY] of tokens [batch, seq]. attend(layer, q, k, v) is handed
     [batch, heads, seq, head_dim], and is the only part that knows of a cache or a mask."""
-    x = weights["embedding"][tokens]
+    dtype = weights["0.q"].dtype
+    x = weights["embedding"][tokens]  # float32 between the layers, whatever they multiply in
     for layer in range(LAYERS):
         def times(x, name):
             return x @ weights[f"{layer}.{name}"]
@@ -85,12 +86,12 @@ def forward(weights, tokens, positions, attend):
         def heads(x, count):  # contiguous: what the stages take without another copy
             return x.unflatten(-1, (count, HEAD_DIM)).transpose(1, 2).contiguous()
 
-        y = norm(x)
+        y = norm(x).to(dtype)
         q = rotate(heads(times(y, "q"), HEADS), positions)
         k = rotate(heads(times(y, "k"), KV_HEADS), positions)
         v = heads(times(y, "v"), KV_HEADS)
         x = x + times(attend(layer, q, k, v).transpose(1, 2).flatten(2), "o")
-        y = norm(x)
+        y = norm(x).to(dtype)
         x = x + times(functional.silu(times(y, "gate")) * times(y, "up"), "down")
     return norm(x) @ weights["logits"]
 
@@ -100,8 +101,8 @@ def train(device, steps):
     text = "".join(path.read_text() for path in sorted(ROOT.glob("0*/README.md")))
     data = torch.tensor([ord(c) for c in text if ord(c) < VOCABULARY], device=device)
     weights = make_weights(device)
-    optimizer = torch.optim.AdamW(weights.values(), lr=3e-3, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(weights.values(), lr=6e-3, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(2)
     positions = torch.arange(CONTEXT, device=device)[None]
     began = time.monotonic()
@@ -255,7 +256,8 @@ def main():
     if device == "cpu":
         torch.set_num_threads(1)  # the model is small, and the emulator has the other cores
     weights = train(device, options.training)
-    weights = {name: x.detach().to(dtype) for name, x in weights.items()}
+    weights = {name: x.detach().to(torch.float32 if name in ("embedding", "logits") else dtype)
+               for name, x in weights.items()}
     with torch.no_grad():
         batch = len(PROMPTS)
         bytes_torch, logits_torch = generate(

@@ -233,6 +233,8 @@ class LikePyTorch(Case):
         q, k, v = inputs()
         sdpa = ladder.scaled_dot_product_attention
         self.refused("attn_mask is not supported", sdpa, q, k, v, np.ones((37, 37), bool))
+        self.refused("query is not a tensor [batch, heads,", sdpa, q[0], k[0], v[0])
+        self.refused("key is not a tensor [batch, heads,", sdpa, q, [1], v)
         self.refused("dropout_p 0.1 is not supported", sdpa, q, k, v, dropout_p=0.1)
         self.refused("query has 4 heads and key 2: say enable_gqa=True", sdpa, q, k, v)
 
