@@ -16,15 +16,14 @@ namespace {
 // [snippet step]
 // The mean square of what rounding x to the format costs: the error lies anywhere within half a
 // step either side, which makes step² / 12. A step is 2^-3 (e4m3) or 2^-2 (e5m2) of the power of
-// two below x, and no finer than that of the smallest normal number; below half of that nothing is
-// left of x, and x itself is the error.
+// two below x, and no finer than that of the smallest normal number.
 double rounding_variance(DType format, double x) {
   const bool e4m3 = format == DType::e4m3;
   const double magnitude = std::max(std::abs(x), e4m3 ? 0x1p-6 : 0x1p-14);
   const double power_below =  // a double less its mantissa
       std::bit_cast<double>(std::bit_cast<std::uint64_t>(magnitude) & 0x7ff0000000000000);
   const double step = power_below * (e4m3 ? 0x1p-3 : 0x1p-2);
-  return std::abs(x) < step / 2 ? x * x : step * step / 12;
+  return x == 0 ? 0 : step * step / 12;
 }
 // [/snippet]
 

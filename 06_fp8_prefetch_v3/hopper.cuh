@@ -291,28 +291,33 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       V_place.advance();
     };
 
-    // Tiles that none of these rows sees are waited for and given back, V's a step behind K's, as
-    // the producer brings them: who took all of K first would wait for a producer who waits for V's
-    // place.
+    // Tiles that none of these rows sees are given back unread, V's a step behind K's, as the
+    // producer brings them: who took all of K first would wait for a producer who waits for V's
+    // place. The thread that gives a place back is the only one to wait for it: a warp that came
+    // late might find the ring two rounds further on, where the parity is the same again.
+    // [snippet skip]
+    const auto skip = [&](std::uint64_t* full, std::uint64_t* empty, int parity) {
+      if (threadIdx.x % 128 != 0) return;
+      mbarrier_wait(full, parity);
+      mbarrier_arrive(empty);
+    };
     const auto skip_V = [&] {
-      mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
-      V_done();
+      skip(&barriers.V_full[V_place.stage], &barriers.V_empty[V_place.stage], V_place.parity);
+      V_place.advance();
     };
     for (int j = tiles - 1; j >= my_tiles; --j) {
-      mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
-      K_done();
+      skip(&barriers.K_full[K_place.stage], &barriers.K_empty[K_place.stage], K_place.parity);
+      K_place.advance();
       take_turn();
       pass_turn();
       if (j < tiles - 1) skip_V();
     }
     const bool one_V_left = my_tiles < tiles;
-    if (tiles > 0) {
-      mbarrier_wait(&barriers.Q_full, Q_place.parity);
-      Q_place.advance();
-    }
+    // [/snippet]
 
     if (my_tiles > 0) {
       // [snippet pipeline]
+      mbarrier_wait(&barriers.Q_full, Q_place.parity);
       mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
       take_turn();
       wgmma_fence();
@@ -361,9 +366,10 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       V_done();
       // [/snippet]
     } else if (tiles > 0) {
-      release(&barriers.Q_empty);
+      skip(&barriers.Q_full, &barriers.Q_empty, Q_place.parity);
       skip_V();
     }
+    if (tiles > 0) Q_place.advance();
 
     write_rows(O, out_dtype, LSE, std::size_t(bh) * shape.Nq, O_rmem, row, my_row, shape.Nq, c,
                scales.v ? scales.v[shared_head] : 1.0f, shift);

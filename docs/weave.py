@@ -510,14 +510,14 @@ def labs(root, arguments, page):
     for path in sorted(root.glob(f"{chapter or '[0-9][0-9]_*'}/lab/[0-9]*_*.md")):
         name = path.relative_to(root).as_posix()
         try:
-            facts = tomllib.loads(read(root, name).split("+++\n", 2)[1])
+            facts = tomllib.loads(read(root, name).removeprefix("<!--\n").split("-->\n")[0])
             link = os.path.relpath(name, pathlib.PurePosixPath(page).parent)
             cells = {**facts, "kind": LAB_KINDS[facts["kind"]]}
             minutes += facts["minutes"]
             lines.append([f"`{name[:2]}.{path.name.split('_')[0]}`", f"[{facts['title']}]({link})"]
                          + [" ".join(str(cells.get(column, "–")).split()).replace("|", "\\|")
                             for column in columns])
-        except (IndexError, KeyError, tomllib.TOMLDecodeError) as failure:
+        except (KeyError, tomllib.TOMLDecodeError) as failure:
             raise WeaveError(f"{name} is not a lab ({failure})") from failure
     if not lines:
         raise WeaveError(f"{chapter}/lab has no labs" if chapter else "there are no labs")

@@ -26,7 +26,7 @@ class Lab:
     id: str  # "01.2"
     chapter: str  # "01_naive_qk"
     path: pathlib.Path
-    facts: dict  # the front matter
+    facts: dict  # the front matter: a comment, so that no page shows the answer
     text: str  # the Markdown below it
 
     @property
@@ -63,16 +63,17 @@ class Lab:
 def read_lab(path):
     path = pathlib.Path(path)
     where = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    parts = path.read_text(encoding="utf-8").split("+++\n", 2)
-    if len(parts) != 3 or parts[0]:
-        raise LabError(f"{where} does not begin with facts between two lines of +++")
+    before, comment, page = path.read_text(encoding="utf-8").partition("<!--\n")
+    front, end, text = page.partition("-->\n")
+    if before or not comment or not end:
+        raise LabError(f"{where} does not begin with facts between <!-- and -->, each in its line")
     try:
-        facts = tomllib.loads(parts[1])
+        facts = tomllib.loads(front)
     except tomllib.TOMLDecodeError as wrong:
         raise LabError(f"{where}: the facts are no TOML: {wrong}") from wrong
     chapter = path.parents[1].name
     number = path.name.split("_")[0]
-    lab = Lab(f"{chapter[:2]}.{number}", chapter, path, facts, parts[2])
+    lab = Lab(f"{chapter[:2]}.{number}", chapter, path, facts, text)
     for key in ("title", "kind", "file", "minutes", "launch", "problem"):
         if key not in facts:
             raise LabError(f"{where} does not say {key}")

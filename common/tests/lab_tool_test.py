@@ -34,7 +34,7 @@ inline void sum() {
 // [/snippet]
 """
 LAB = """\
-+++
+<!--
 title = "One"
 kind = "fill"
 file = "sum.cuh"
@@ -43,7 +43,7 @@ minutes = 5
 {more}
 [[problem]]
 seq = 8
-+++
+-->
 
 ## Question
 What?

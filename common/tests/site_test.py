@@ -81,7 +81,7 @@ class Links(unittest.TestCase):
 
 class Labs(unittest.TestCase):
     def test_hints_are_folded(self):
-        text = ('+++\ntitle = "T"\nminutes = 20\nfile = "qk.cuh"\n+++\n## Do\n\nx\n\n## Hints\n\n### Hint 1\n\n'
+        text = ('<!--\ntitle = "T"\nminutes = 20\nfile = "qk.cuh"\n-->\n## Do\n\nx\n\n## Hints\n\n### Hint 1\n\n'
                 "one\n\n### Hint 2\n\ntwo\n")
         page = build_site.lab_page(pathlib.PurePosixPath("05_e/lab/2_name.md"), text)
         self.assertTrue(page.startswith("# Lab 05.2 · T\n"))

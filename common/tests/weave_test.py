@@ -368,8 +368,8 @@ class Gpus(Chapters):
 
 class Labs(Repository):
     def test_from_their_facts(self):
-        self.write("01_naive_qk/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 20\n+++\n')
-        self.write("01_naive_qk/lab/1_score.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 5\n+++\n')
+        self.write("01_naive_qk/lab/2_banks.md", '<!--\ntitle = "Banks"\nkind = "faster"\nminutes = 20\n-->\n')
+        self.write("01_naive_qk/lab/1_score.md", '<!--\ntitle = "One"\nkind = "fill"\nminutes = 5\n-->\n')
         lines = self.woven("labs chapter=01_naive_qk").split("\n")
         self.assertEqual(lines[2:], ["| `01.1` | [One](01_naive_qk/lab/1_score.md) | fill in | 5 |",
                                      "| `01.2` | [Banks](01_naive_qk/lab/2_banks.md) | make it faster | 20 |"])
@@ -382,9 +382,9 @@ class Labs(Repository):
 
     def test_those_of_all_chapters(self):
         self.assertIn("there are no labs", self.complaint("labs"))
-        self.write("02_softmax/lab/2_banks.md", '+++\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n+++\n')
-        self.write("01_naive_qk/lab/1_one.md", '+++\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
-                   "teaches = 'a | b'\n+++\n")
+        self.write("02_softmax/lab/2_banks.md", '<!--\ntitle = "Banks"\nkind = "faster"\nminutes = 105\n-->\n')
+        self.write("01_naive_qk/lab/1_one.md", '<!--\ntitle = "One"\nkind = "fill"\nminutes = 15\n'
+                   "teaches = 'a | b'\n-->\n")
         self.assertEqual(self.woven("labs columns=minutes,teaches").split("\n"), [
             "| lab |  | minutes | what it teaches |", "| --- | --- | ---: | --- |",
             "| `01.1` | [One](01_naive_qk/lab/1_one.md) | 15 | a \\| b |",

@@ -121,12 +121,12 @@ def title_of(text):
 
 
 # --------------------------------------------------------------------------------------------------
-# Labs: +++ TOML +++ Markdown
+# Labs: TOML in a comment, then Markdown
 
 
 def lab_page(path, text):
-    _, front, body = text.split("+++\n", 2)
-    about = tomllib.loads(front)
+    front, _, body = text.partition("-->\n")
+    about = tomllib.loads(front.removeprefix("<!--\n"))
     chapter, number = path.parts[0][:2], path.stem.split("_")[0]
     facts = [f"about {about['minutes']} minutes"] if "minutes" in about else []
     if "file" in about:
@@ -154,7 +154,7 @@ class Site:
     def add_markdown(self, path):
         """path: of a Markdown file, from the root."""
         text = (self.root / path).read_text()
-        if text.startswith("+++\n"):
+        if text.startswith("<!--\n"):
             text = lab_page(path, text)
         text = outside_code(without_comments(text), lambda part: PICTURE.sub(lambda image: self.drawn(path, image), part))
         text = outside_code(text, lambda part: LINK.sub(lambda link: self.link(path, link[1]), part))

@@ -11,16 +11,18 @@ import re
 import subprocess
 import tempfile
 
-#  chapter, arguments, thread: of block 0. (The Hopper kernels need one thread of each role.)
+#  chapter: (arguments, thread of block 0[, the kernels to show; all of the chapter]). The Hopper kernels
+#  need one thread of each role.
 RUNS = {
     "01_naive_qk": [("--full --variant uncoalesced,coalesced,shared_tiles,register_tiles --dtype fp32", 37)],
-    "02_softmax": [("--full --variant three_pass,one_pass,online", 37)],
+    "02_softmax": [("--full --variant three_pass,one_pass", 37), ("--full --variant online", 5, "softmax_online")],
     "03_pv": [("--full --variant coalesced,shared_tiles,register_tiles", 37)],
     "04_fused_v1": [("--full --variant fused", 37)],
     "05_epilogue_norm_v2": [("--full --variant fused", 37)],
-    "06_fp8_prefetch_v3": [("--full --variant mma_2_stages", 37)],
+    "06_fp8_prefetch_v3": [("--full --variant mma_2_stages", 37), ("--full --dtype e4m3 --variant hopper", 0, "attention_wgmma"),
+                           ("--full --dtype e4m3 --variant hopper", 165, "attention_wgmma")],
     "07_flash_decoding": [("--seq 1 --kv-seq 1024 --heads 4 --kv-heads 1 --variant split,tensor_cores", 37)],
-    "08_wmma": [("--full --variant one_warp,longest_first", 37)],
+    "08_wmma": [("--full --variant one_warp", 5), ("--full --variant longest_first", 37)],
     "09_cute": [("--full --variant flash_sm80", 37), ("--causal --variant specialised", 37),
                 ("--causal --variant specialised", 384)],
 }
@@ -36,7 +38,7 @@ class TraceError(Exception):
 def record(programs, stage):
     """[(program, arguments, thread, the kernels recorded)] of a chapter."""
     recorded = []
-    for arguments, thread in RUNS[stage]:
+    for arguments, thread, *only in RUNS[stage]:
         with tempfile.TemporaryDirectory() as folder:
             file = os.path.join(folder, "trace.json")
             command = [str(programs / stage), *PROBLEM.split(), *arguments.split()]
@@ -45,7 +47,8 @@ def record(programs, stage):
             if run.returncode != 0:
                 raise TraceError(f"{' '.join(command + trace)} failed ({run.returncode}): {run.stderr.strip()}")
             with open(file) as text:
-                kernels = [kernel for kernel in json.load(text)["kernels"] if is_of(kernel, stage)]
+                kernels = [kernel for kernel in json.load(text)["kernels"]
+                           if is_of(kernel, stage) and (not only or kernel["kernel"] in only)]
             kernels = list({kernel["kernel"]: kernel for kernel in kernels}.values())  # the rung before comes first
             if not kernels:
                 raise TraceError(f"{' '.join(command + trace)} recorded nothing of {stage}")
@@ -152,8 +155,8 @@ def lanes_picture(step, lane):
         touched = sorted({x // 32 for x in time["offsets"] if x is not None})
         below, words, label = [str(i + 1) for i in range(len(touched))], "sector of 32 bytes", "sector"
         ends = [[] if x is None else [touched.index(x // 32)] for x in time["offsets"]]
-    if len(below) > 64:
-        return ""
+    if len(below) > 64 or sum(1 for end in ends if end) < 2:
+        return ""  # too much, or too little to see
     width, step_x = 660, 20
     left = 12
     step_below = min(20, 640 / max(1, len(below)))
@@ -274,7 +277,7 @@ def phase_html(numbers, phase, kernel, most, source, elements, row_bytes):
     again = f" <small>the same in phases {listed(numbers)}</small>" if len(numbers) > 1 else ""
     ended = source_words(phase["ended_by"])
     return (f'<section class="phase" data-name="Phase {numbers[0]}"><h4>Phase {numbers[0]}, to {ended}{again}</h4>'
-            f'<p>The whole block{": " + facts if facts else ""}.</p>{moved_picture(phase["moved"], most)}'
+            f'<p>The whole block{": " + facts + "." if facts else ":"}</p>{moved_picture(phase["moved"], most)}'
             + (f'<p>Warp {kernel["warp"]}:</p><ol class="steps">{"".join(steps)}</ol>' if steps
                else f'<p>Warp {kernel["warp"]} only waits.</p>') + "</section>")
 
@@ -284,13 +287,13 @@ def source_words(where):
 
 
 def element_bytes(arguments):
-    return 4 if "fp32" in arguments else 2
+    return 4 if "fp32" in arguments else 1 if "e4m3" in arguments else 2
 
 
 def kernel_html(kernel, arguments, source):
     size = element_bytes(arguments)
     D, N = (int(re.findall(rf"--{name} (\d+)", arguments)[-1]) for name in ("head-dim", "seq"))
-    elements = {name: 4 if name == "S" else size for name in SHAPES}
+    elements = {name: 4 if name == "S" else 2 if name == "O" and size == 1 else size for name in SHAPES}
     row_bytes = {name: {"D": D, "N": N}[of] * elements[name] for name, of in SHAPES.items()}
     phases = runs_of_phases(kernel["phases"])
     most = max([1, *(m[d] for phase in kernel["phases"] for m in phase["moved"] for d in ("read", "written"))])
