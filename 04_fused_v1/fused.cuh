@@ -362,8 +362,7 @@ using LargeTile = FusedTile<T, D, 128,
 
 // … many small ones keep every SM busy.
 template <typename T, int D>
-using SmallTile = FusedTile < T,
-      D, 32, D == 16 ? 32 : 64, 4, D<64 ? 8 : 4>;
+using SmallTile = FusedTile<T, D, 32, D == 16 ? 32 : 64, 4, (D < 64 ? 8 : 4)>;
 
 // Large, if the SMs have the shared memory and each of them gets 256 threads.
 template <typename Large>

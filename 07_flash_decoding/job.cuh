@@ -135,9 +135,7 @@ struct Cache {
   }
 
   // The page of keys j … j + 15. To be asked early: the answer comes from memory.
-  __device__ int page_of(int j) const {
-    return page_table ? page_table[j >> page_shift] : 0;
-  }
+  __device__ int page_of(int j) const { return page_table ? page_table[j >> page_shift] : 0; }
   __device__ const T* row(int page, int j) const {
     return first + (page * page_elements + (int(j & in_page) * D));
   }

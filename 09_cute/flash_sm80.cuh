@@ -240,6 +240,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   Tensor tOrV_view = ldsm_V_thread.retile_D(tOrV);
   // [/snippet]
 
+  // [snippet state]
   Tensor tOrO = partition_fragment_C(mma, TileQ{});  // ((2, 2), MMA_M, MMA_D)
   Tensor O_rows = make_tensor(tOrO.data(), as_rows_and_columns(tOrO.layout()));
   constexpr int ROWS = decltype(size<0>(O_rows))::value;  // of this thread
@@ -251,6 +252,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   // exp(scale · s) = 2^(scale_log2 · s). A larger product is a larger score: where the scale is
   // negative, Q's sign is turned. Not quite zero where the scale is: 0 · -inf is NaN.
   const float scale_log2 = fmaxf(fabsf(shape.scale) * float(M_LOG2E), 1e-30f);
+  // [/snippet]
 
   // [snippet step]
   // One tile of keys. MASKED: some row does not see all of it.
@@ -338,7 +340,7 @@ __global__ void __launch_bounds__(Config::THREADS)
     load_tile<BLOCK_M>(load, load_thread.partition_S(gQ), tQsQ,
                        load_thread.partition_S(make_identity_tensor(TileQ{})), rows);
     load_K(tiles - 1);
-    if (shape.scale < 0) {
+    if (shape.scale < 0) {  // turns Q's sign, the highest bit of either element
       cp_async_wait<0>();
       Tensor pairs = recast<std::uint32_t>(tQsQ);
       for (int i = 0; i < size(pairs); ++i) pairs(i) ^= 0x80008000;
@@ -351,6 +353,7 @@ __global__ void __launch_bounds__(Config::THREADS)
   for (; j >= 0; --j) step(false_type{}, j);
   // [/snippet]
 
+  // [snippet normalise]
   // Everyone is done reading Q, too, whose place O takes.
   if (!__syncthreads_and(V_finite)) return attention_by_hand<Config>(Q, K, V, O, LSE, shape, order);
 
@@ -370,6 +373,7 @@ __global__ void __launch_bounds__(Config::THREADS)
           l[r] == 0 ? -INF : m[r] * fabsf(shape.scale) + logf(l[r]);
     }
   }
+  // [/snippet]
 
   // [snippet epilogue]
   // O goes through shared memory, where the lanes that own a row's pieces of 4 bytes exchange them

@@ -9,7 +9,7 @@ al_setup(BACKEND emulator)
 al_build(emulator al_lab lab_judge)
 set(arguments ${DIR})
 foreach(option LAB SEED JOBS OUT)
-  if(${option})
+  if(NOT "${${option}}" STREQUAL "")  # 0 is a seed too
     string(TOLOWER ${option} name)
     list(APPEND arguments --${name} ${${option}})
   endif()

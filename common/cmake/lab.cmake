@@ -1,18 +1,26 @@
-# make lab [LAB=01.1] [HINT=1] [RESET=1] [GPU=1] [SEED=n], make lab-watch LAB=01.1: see common/lab/.
+# make lab [LAB=01.1] [HINT=1|n] [RESET=1] [GPU=1] [SEED=n], make lab-watch LAB=01.1: see common/lab/.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 set(arguments ${LAB})
-foreach(switch HINT WATCH RESET)
+if(HINT)
+  list(APPEND arguments --hint ${HINT})
+endif()
+foreach(switch WATCH RESET)
   if(${switch})
     string(TOLOWER ${switch} name)
     list(APPEND arguments --${name})
   endif()
 endforeach()
-if(SEED)
+if(NOT "${SEED}" STREQUAL "")  # 0 is a seed too
   list(APPEND arguments --seed ${SEED})
 endif()
 set(backend emulator)
 if(GPU)
+  al_find_gpu(gpu)
+  if(NOT gpu_NAME)
+    message("There is no NVIDIA GPU here (nvidia-smi shows none): leave out GPU=1.")
+    return()
+  endif()
   set(backend cuda)
   list(APPEND arguments --gpu)
 endif()
@@ -23,8 +31,8 @@ if(LAB AND NOT HINT AND NOT EXISTS ${AL_ROOT}/student/${LAB} AND NOT EXISTS ${AL
   list(REMOVE_ITEM begin --watch)
   execute_process(COMMAND python3 common/lab/lab.py ${begin} WORKING_DIRECTORY ${AL_ROOT}
                   RESULT_VARIABLE code)
-  if(code)
-    message(FATAL_ERROR "There is no lab to begin: the line above says why.")
+  if(code)  # it has said why
+    return()
   endif()
   list(REMOVE_ITEM arguments --reset)
   set(begun TRUE)
@@ -49,6 +57,6 @@ if(begun AND NOT WATCH)
 endif()
 execute_process(COMMAND python3 common/lab/lab.py ${arguments} WORKING_DIRECTORY ${AL_ROOT}
                 RESULT_VARIABLE code)
-if(code GREATER 1)  # 1: judged, and not passed yet, which is no fault of make's
+if(NOT code MATCHES "^[012]$")  # not passed yet, or a sentence that says why there is no verdict: no fault of make's
   message(FATAL_ERROR "There is no verdict: the line above says why.")
 endif()

@@ -46,6 +46,13 @@ function(al_kernel_sources)
   endif()
 endfunction()
 
+# Of files whose kernels take a TensorMap: else g++ says of each how GCC 4.5 would have passed it.
+function(al_no_abi_notes)
+  if(AL_BACKEND STREQUAL "emulator" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS -Wno-psabi)
+  endif()
+endfunction()
+
 # al_add_tests(NAME sources... [LIBRARIES targets...]): executable NAME_tests, test <build>/NAME.
 # Exit code 77 means that there is no GPU.
 function(al_add_tests name)

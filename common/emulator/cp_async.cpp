@@ -41,6 +41,8 @@ void cp_async_commit() {
 void cp_async_wait(unsigned newer_groups) {
   const Entered entered;
   Thread& t = entered.worker.current_thread();
+  t.last_wait_newer = newer_groups;
+  t.last_wait_pc = reinterpret_cast<std::size_t>(__builtin_return_address(0));
   while (t.group_sizes.size() > newer_groups) {
     const auto end = t.copies.begin() + static_cast<std::ptrdiff_t>(t.group_sizes.front());
     for (auto copy = t.copies.begin(); copy != end; ++copy) entered.worker.land_copy(*copy);

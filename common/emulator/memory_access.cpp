@@ -14,8 +14,8 @@ const char* verb(Direction direction, bool atomic) {
 
 // "K_smem, element 37 (bytes 148 to 151)": elements of the size of the access.
 std::string place(const std::string& array, std::size_t offset, unsigned bytes) {
-  return array + ", element " + std::to_string(offset / bytes) + " of " + std::to_string(bytes) +
-         " bytes (at byte " + std::to_string(offset) + ")";
+  return array + ", element " + std::to_string(offset / bytes) + " (bytes " +
+         std::to_string(offset) + " to " + std::to_string(offset + bytes - 1) + ")";
 }
 
 // The instruction that a stamp remembers by the lower half of its address.
@@ -185,9 +185,15 @@ bool Worker::fail_shared(const SharedMemory::Finding& finding, std::size_t offse
         "the copy brings");
   }
   if (finding.verdict == Verdict::in_flight) {
+    const Thread& copier = thread(finding.earlier_agent);
+    const std::string waited = copier.last_wait_pc == 0
+                                   ? "  waited:  not once\n"
+                                   : "  waited:  last by cp_async_wait<" +
+                                         std::to_string(copier.last_wait_newer) + ">() at " +
+                                         line_of(copier.last_wait_pc) + "\n";
     return fail(
         "use of shared memory while cp.async is on its way there",
-        here + "  earlier: " + other + " started the copy at " + line,
+        here + "  earlier: " + other + " started the copy at " + line + waited,
         "the wait: cp_async_wait<N>() by the thread that copied, N counting the newer groups that "
         "may stay on their way, then a barrier before others look");
   }

@@ -55,6 +55,7 @@ bool Worker::run_block(Launch& l, std::uint64_t linear, std::uint64_t seed, bool
     t.has_waited = !l.grid.overlaps;
     t.copies.clear();
     t.group_sizes.clear();
+    t.last_wait_pc = 0;
     t.fiber.start(&thread_main, this);
     if (++index.x == size.x) index.x = 0, ++index.y;
     if (index.y == size.y) index.y = 0, ++index.z;

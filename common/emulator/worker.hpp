@@ -56,6 +56,8 @@ struct Thread {
   void* operands = nullptr;
   std::vector<Copy> copies;              // cp.async: committed groups, oldest first, then the rest
   std::vector<std::size_t> group_sizes;  // of the committed groups
+  unsigned last_wait_newer = 0;          // its last cp_async_wait, for reports
+  std::size_t last_wait_pc = 0;          // 0: there was none
 };
 
 // What all blocks of a launch have in common.

@@ -132,6 +132,21 @@ PLAIN_WORDS = {
 }
 
 
+def round_the_loop(report, lab, lines):
+    """Of a race whose two lines have a barrier between them: which way it is about; or nothing."""
+    found = [re.findall(re.escape(lab.file) + r":(\d+)", line) for line in report.splitlines()]
+    ends = [int(numbers[-1]) for numbers in found if numbers]  # the kernel's line, not an inlined one
+    if "race in shared memory" not in report or len(ends) != 2:
+        return []
+    first, last = sorted(ends)
+    for n in range(first + 1, last):
+        if "__syncthreads()" in lines[n - 1].split("//")[0]:
+            return [f"The barrier at {lab.file}:{n} lies between the two in the source, so they meet when line "
+                    f"{first} is reached again, round a loop or by another call: look at the way from line "
+                    f"{last} back to line {first}."]
+    return []
+
+
 def plain_words(report, lab, source):
     """The emulator's report with a sentence in front that needs no knowledge of the emulator, and
     behind it the lines of the student's file that it names."""
@@ -140,8 +155,9 @@ def plain_words(report, lab, source):
     report = report.replace(f"{lab.chapter}/{lab.file}:", f"{lab.file}:")
     lines = source.splitlines()
     named = sorted({int(n) for n in re.findall(re.escape(lab.file) + r":(\d+)", report)})
+    way = round_the_loop(report, lab, lines)
     quoted = [f"  {n:>5} | {lines[n - 1]}" for n in named if 0 < n <= len(lines)]
-    return "\n".join([*([words] if words else []), "The emulator says:", report.rstrip(), *quoted])
+    return "\n".join([*([words] if words else []), *way, "The emulator says:", report.rstrip(), *quoted])
 
 
 def owner(lab, case):

@@ -3,7 +3,7 @@
 
     lab.py                    lists the labs and where the student stands
     lab.py 01.1               makes the student's folder, or judges what stands in it
-    lab.py 01.1 --hint        the next hint
+    lab.py 01.1 --hint        the next hint; --hint 2: the second
     lab.py 01.1 --watch       judges again whenever a file of the folder is saved
     lab.py 01.1 --reset       puts the old attempt aside and begins anew
 
@@ -81,7 +81,17 @@ def list_labs():
         print(f"  {lab.id}  {lab.title:<48} {lab.kind:<8} {lab.minutes:>3} min  "
               f"{coloured(now, colour)}")
     passed = sum(state(lab, progress) == "passed" for lab in labs)
-    print(f"\n{passed} of {len(labs)} passed. Begin or go on: make lab LAB={labs[0].id}")
+    print(f"\n{passed} of {len(labs)} passed. {what_next()}")
+
+
+def what_next(after=None):
+    """The first lab that is not passed; of those after lab `after`, where there is one."""
+    progress = read_progress()
+    still = [lab for lab in starter.all_labs() if state(lab, progress) != "passed"]
+    if not still:
+        return "There is none left."
+    lab = next((lab for lab in still if after and lab.id > after.id), still[0])
+    return f"Begin or go on: make lab LAB={lab.id}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -99,13 +109,23 @@ def begin(lab, seed):
     print(f"Question   {shown(folder / 'README.md')}")
     print(f"Then       make lab LAB={lab.id}        or make lab-watch LAB={lab.id}")
     print(f"Stuck?     make lab LAB={lab.id} HINT=1\n")
+    if variant:
+        print(f"Seed       {variant.seed}.{starter.WITHOUT_INSTRUCTOR}\n")
     text = lab.section("Question") + "\n\n" + lab.section("Predict first")
     print(text.replace("<!-- variant -->", variant.question.strip()) if variant else text)
     return False
 
 
+def whole_number(text, name, example):
+    if not text.isdecimal():
+        raise LabError(f"{name} is a whole number, as in {name}={example}; '{text}' is none.")
+    return int(text)
+
+
 def seed_of(lab, asked):
     """The seed of a variant: the one given now, or before, or one for practice."""
+    if asked is not None:
+        asked = whole_number(asked, "SEED", "7")
     if lab.kind != "variant":
         return asked
     known = read_progress().get(lab.id, {}).get("seed")
@@ -117,15 +137,15 @@ def seed_of(lab, asked):
     return asked
 
 
-def give_hint(lab):
-    given = read_progress().get(lab.id, {}).get("hints", 0)
-    hints = lab.hints
-    number = min(given, len(hints) - 1)
-    print(f"{coloured(f'Hint {number + 1} of {len(hints)}', 'bold')}\n\n{hints[number].strip()}")
-    if given < len(hints):
-        note(lab.id, hints=given + 1)
-    if number == len(hints) - 1:
-        print("\nThat was the last one. The chapter tells the rest: "
+def give_hint(lab, asked):
+    """Hint number `asked` and those before it; 1 is the next one."""
+    given, hints = read_progress().get(lab.id, {}).get("hints", 0), lab.hints
+    last = min(given + 1 if asked == 1 else asked, len(hints))
+    for number, hint in enumerate(hints[:last], 1):
+        print(f"{coloured(f'Hint {number} of {len(hints)}', 'bold')}\n\n{hint.strip()}\n")
+    note(lab.id, hints=max(given, last))
+    if last == len(hints):
+        print("That was the last one. The chapter tells the rest: "
               f"{lab.chapter}/README.md, and {lab.chapter}/{lab.file} is a solution.")
 
 
@@ -152,7 +172,9 @@ def report(lab, verdict):
         if lab.kind != "variant" and "answer" in lab.facts:
             print(f"\nBeside what you predicted: {lab.facts['answer']}.")
     else:
+        half = "limits" in lab.facts and verdict["score"] < 0.5
         print(coloured(f"Not yet: {100 * verdict['score']:.0f} %.", "red"), seconds,
+              *(["What is counted gives the other half, once all is right."] if half else []),
               f"A hint: make lab LAB={lab.id} HINT=1")
 
 
@@ -167,6 +189,8 @@ def attempt(lab, seed, gpu):
          best=max(facts.get("best", 0), verdict["score"]),
          passed=facts.get("passed", False) or verdict["passed"],
          last=datetime.datetime.now().isoformat(timespec="seconds"))
+    if verdict["passed"]:
+        print(f"\n{what_next(lab)}")
     return verdict["passed"]
 
 
@@ -207,11 +231,11 @@ def main():
     parser = argparse.ArgumentParser(prog="lab.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lab", nargs="?", metavar="LAB", help="as in 01.1; without: the list")
-    parser.add_argument("--hint", action="store_true")
+    parser.add_argument("--hint", nargs="?", const="1", metavar="N")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--reset", action="store_true")
     parser.add_argument("--gpu", action="store_true", help="run on the GPU, not in the emulator")
-    parser.add_argument("--seed", type=int, help="of a variant: what the instructor gave")
+    parser.add_argument("--seed", help="of a variant: what the instructor gave")
     asked = parser.parse_args()
     try:
         if not asked.lab:
@@ -219,7 +243,7 @@ def main():
             return 0
         lab = starter.find_lab(asked.lab)
         if asked.hint:
-            give_hint(lab)
+            give_hint(lab, whole_number(asked.hint, "HINT", "1"))
             return 0
         if asked.reset:
             reset(lab)

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace al::lab {
 
@@ -20,6 +21,10 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   if (from_qk) {
     add(true, "without the scale, 1/sqrt(D): the scores are Q K^T alone", {.scale_power = 0});
     add(true, "with the scale multiplied in twice", {.scale_power = 2});
+    const double usual = 1 / std::sqrt(double(p.head_dim));
+    add(p.scale > 0 && p.scale != 1 && p.scale != usual,
+        "with 1/sqrt(D) for a scale, where the problem asks for another: Problem::scale",
+        {.scale_power = std::log(usual) / std::log(p.scale)});
     add(p.seq == p.kv_seq && p.heads == p.kv_heads,
         "with Q and K changed over: element (i, j) is q_j k_i", {.swapped = true});
     for (const int d : {16, 32, 64}) {
@@ -131,10 +136,14 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
       {.no_mask = true, .no_window = true});
   if ((rules.soft_cap > 0) + (rules.alibi > 0) + (rules.window > 0) + (rules.prefix > 0) > 1) {
     add(true, "without anything that this variant asks for",
-        {.no_prefix = true, .no_window = true, .no_cap = true, .no_alibi = true});
+        {.no_prefix = true, .no_window = true, .no_cap = true, .alibi = 0});
   }
   add(rules.soft_cap > 0, "without the soft cap", {.no_cap = true});
-  add(rules.alibi > 0, "without the ALiBi bias", {.no_alibi = true});
+  add(rules.alibi > 0, "without the ALiBi bias", {.alibi = 0});
+  add(rules.alibi > 0, "with the ALiBi bias added, though it is subtracted", {.alibi = -1});
+  add(rules.alibi > 0,
+      "with the ALiBi bias multiplied by the scale: it is subtracted after the scale",
+      {.alibi = p.scale});
   add(rules.window > 0, "without the window", {.no_window = true});
   add(rules.window > 0, "with a window one key too wide", {.window_shift = 1});
   add(rules.window > 0, "with a window one key too narrow", {.window_shift = -1});

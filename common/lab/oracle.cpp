@@ -99,9 +99,9 @@ struct RowMaker {
       const auto cap = static_cast<Real>(rules.soft_cap);
       s = cap * std::tanh(s / cap);
     }
-    if (rules.alibi > 0 && !mistake.no_alibi) {
+    if (rules.alibi > 0) {
       const double slope = std::exp2(-rules.alibi * (head + 1) / p.heads);
-      s -= static_cast<Real>(slope * std::abs(i + keys - p.seq - j));
+      s -= static_cast<Real>(mistake.alibi * slope * std::abs(i + keys - p.seq - j));
     }
     return s;
   }

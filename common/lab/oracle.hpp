@@ -33,7 +33,8 @@ struct Mistake {
   int keys_begin = 0, keys_end = -1;  // only these keys are taken in; -1: all
   int one_masked_tile = 0;            // > 0: so many queries a block mask their last tile alone
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
-  bool no_prefix = false, no_window = false, no_cap = false, no_alibi = false;
+  bool no_prefix = false, no_window = false, no_cap = false;
+  double alibi = 1;  // the bias is multiplied by this: 0 none, -1 the wrong sign
   int window_shift = 0;
   // The factors of 8-bit tensors: left out, or those of head 0 for every head.
   bool no_q_scale = false, no_k_scale = false, no_v_scale = false, scales_of_head_0 = false;

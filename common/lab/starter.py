@@ -100,7 +100,14 @@ def find_lab(lab_id):
     for lab in labs:
         if lab.id == lab_id:
             return lab
-    raise LabError(f"There is no lab {lab_id}. There are: {', '.join(lab.id for lab in labs)}.")
+    asked = re.fullmatch(r"(\d+)(?:\.(\d+))?", lab_id)
+    chapter = asked[1].zfill(2) if asked else ""
+    near = [lab.id for lab in labs if lab.id.split(".")[0] == chapter]
+    if asked and f"{chapter}.{asked[2]}" in near:
+        raise LabError(f"There is no lab {lab_id}. Did you mean {chapter}.{asked[2]}?")
+    if near:
+        raise LabError(f"There is no lab {lab_id}. Those of chapter {chapter} are {', '.join(near)}.")
+    raise LabError(f"There is no lab {lab_id}. 'make lab' lists those that there are.")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -151,15 +158,21 @@ def starter(lab):
     return source
 
 
+WITHOUT_INSTRUCTOR = " Without an instructor, any number will do as SEED, or none."
+
+
 def question(lab, variant=None):
     """What the student reads: the lab's page without the hints, which come one at a time; of a
     variant, with what the seed chose."""
     text = re.sub(r"^## Hints\n.*?(?=^## |\Z)", "", lab.text, flags=re.MULTILINE | re.DOTALL)
     if variant:
         text = text.replace("<!-- variant -->", variant.question.strip())
+    # A student's folder is as deep as the lab's, but another one.
+    text = re.sub(r"\]\(\.\./(?!\.\./)", f"](../../{lab.chapter}/", text)
     return (f"# Lab {lab.id} · {lab.title}\n\n"
             f"*Edit `{lab.file}` in this folder, then `make lab LAB={lab.id}`; a hint: "
-            f"`make lab LAB={lab.id} HINT=1`. About {lab.minutes} minutes.*\n{text.rstrip()}\n")
+            f"`make lab LAB={lab.id} HINT=1`. About {lab.minutes} minutes."
+            f"{WITHOUT_INSTRUCTOR if variant else ''}*\n{text.rstrip()}\n")
 
 
 def write_starter(lab, folder, variant=None):

@@ -24,8 +24,8 @@ __global__ void pipeline(const float* in, float* out, int tiles) {
   load(0);
   for (int tile = 0; tile < tiles; ++tile) {
     load(tile + 1);
-    cp_async_wait<NEWER>();
-    __syncthreads();  // everyone's part of this tile has arrived
+    cp_async_wait<NEWER>();  // [pipeline wait]
+    __syncthreads();         // everyone's part of this tile has arrived
     for (int i = 0; i < 4; ++i) sum += stage[tile % 2][t + 32 * i];  // [pipeline read]
     __syncthreads();  // all have read it: the next load may overwrite
   }
@@ -64,13 +64,14 @@ TEST_CASE("cp.async fills with zeros what it does not read") {
 
 TEST_CASE("a read before the cp.async wait" NEEDS_HOOKS) {
   Array<float> in(iota<float>(5 * 128), "in"), out(32, "out");
-  expect_report(
-      {"cp.async is on its way", "kernel:  pipeline, block (0,0,0)", "thread (", "stage, element",
-       line("pipeline read"), line("pipeline copy"), "cp_async_wait<N>"},
-      [&] {
-        launch(pipeline<2>, {"pipeline", dim3(1), dim3(32), shared_bytes<float[2][128]>()},
-               static_cast<const float*>(in.data()), out.data(), 5);
-      });
+  expect_report({"cp.async is on its way", "kernel:  pipeline, block (0,0,0)", "thread (",
+                 "stage, element", line("pipeline read"), line("pipeline copy"),
+                 "last by cp_async_wait<2>() at ", line("pipeline wait")},
+                [&] {
+                  launch(pipeline<2>,
+                         {"pipeline", dim3(1), dim3(32), shared_bytes<float[2][128]>()},
+                         static_cast<const float*>(in.data()), out.data(), 5);
+                });
 }
 
 TEST_CASE("without the hooks, what cp.async has not brought yet is poison") {

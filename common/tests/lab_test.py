@@ -22,8 +22,9 @@ def said(verdict):
     return "\n".join(f"{check['name']}: {check['message']}" for check in verdict["checks"])
 
 
-def compiles(verdict):
-    return not any(check["name"] == "compiles" for check in verdict["checks"])
+def is_judged(verdict):
+    """And both the program and the judge came to an end: a starter is wrong in what it computes."""
+    return not any(check["name"] in ("file", "compiles", "result") for check in verdict["checks"])
 
 
 def try_lab(lab, folder, wrong):
@@ -32,8 +33,8 @@ def try_lab(lab, folder, wrong):
     print(f"--- the starter of {lab.id}: {verdict['seconds']:.1f} s\n{said(verdict)}")
     if verdict["passed"]:
         wrong.append("the starter passes")
-    if not compiles(verdict):
-        wrong.append("the starter does not compile")
+    if not is_judged(verdict):
+        wrong.append("the starter does not compile, or has no verdict")
     if lab.facts.get("says", "") not in said(verdict) or not lab.facts.get("says"):
         wrong.append(f"the starter's check does not say '{lab.facts.get('says')}'")
     (folder / lab.file).write_text(starter.chapter_file(lab), encoding="utf-8")
@@ -68,8 +69,8 @@ def try_variant(lab, folder, wrong):
         print(f"--- {lab.id}, seed {seed}, {', '.join(variant.features)}: {verdict['seconds']:.1f} s\n{said(verdict)}")
         if verdict["passed"]:
             wrong.append(f"the starter passes with seed {seed}")
-        if not compiles(verdict):
-            wrong.append(f"the starter does not compile with seed {seed}")
+        if not is_judged(verdict):
+            wrong.append(f"the starter does not compile, or has no verdict, with seed {seed}")
         text, calling = serial(lab, variant)
         (folder / lab.file).write_text(text, encoding="utf-8")
         with unittest.mock.patch.object(starter, "find_lab", lambda _: calling):

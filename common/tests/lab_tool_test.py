@@ -122,6 +122,13 @@ class Starters(unittest.TestCase):
 
 
 class AllLabs(unittest.TestCase):
+    def test_links_lead_somewhere_from_a_students_folder(self):
+        for lab in starter.all_labs():
+            for link in re.findall(r"\]\(((?!https?:)[^)#]+)", starter.question(lab)):
+                path = ROOT / "student" / lab.id / link
+                if "/" in link:  # [](r, c) is C++
+                    self.assertTrue(pathlib.Path(os.path.normpath(path)).exists(), f"{lab.id}: {link}")
+
     def test_every_hole_of_a_kernel_belongs_to_a_lab(self):
         used = {(lab.chapter, lab.file, change["region"]) for lab in starter.all_labs()
                 for change in lab.facts.get("change", []) if "region" in change}
@@ -178,6 +185,7 @@ class Verdicts(unittest.TestCase):
         for line, words in {
                 "S[(size_t(bh) * shape.Nq + i) * shape.Nkv + j] = dot(q, k, shape.D);":
                     "equals the answer without the scale",
+                "S[(size_t(bh) * shape.Nq + i) * shape.Nkv + j] = dot(q, k, shape.D) / sqrtf(shape.D);": "right",
                 "S[(size_t(bh) * shape.Nq + i) * shape.Nkv + j] = shape.scale * dot(q, k, shape.D - 1);":
                     "without the last of the 16 products",
                 "S[(size_t(bh) * shape.Nq + i) * shape.Nkv + i] = shape.scale * dot(q, k, shape.D);":
@@ -238,6 +246,7 @@ class Loop(unittest.TestCase):
         code, said = self.run_lab("01.1")
         self.assertEqual(code, 0)
         self.assertIn("Passed. Lab 01.1 is done.", said)
+        self.assertIn("Begin or go on: make lab LAB=01.2", said)
         self.assertRegex(self.run_lab()[1], r"01\.1 .* passed")
         said = self.run_lab("01.1", "--reset")[1]
         self.assertIn("old", said)
@@ -247,13 +256,36 @@ class Loop(unittest.TestCase):
     def test_an_unknown_lab(self):
         code, said = self.run_lab("99.9")
         self.assertEqual(code, 2)
-        self.assertIn("There is no lab 99.9. There are: 01.1, 01.2", said)
+        self.assertEqual(said, "There is no lab 99.9. 'make lab' lists those that there are.\n")
+        self.assertIn("There is no lab 1.2. Did you mean 01.2?", self.run_lab("1.2")[1])
+        for unknown in ("1", "01", "01.9"):
+            self.assertIn("Those of chapter 01 are 01.1, 01.2, 01.3, 01.4.\n", self.run_lab(unknown)[1])
+
+    def test_what_is_no_number(self):
+        self.assertEqual(self.run_lab("01.4", "--seed", "abc"),
+                         (2, "SEED is a whole number, as in SEED=7; 'abc' is none.\n"))
+        self.assertIn("HINT is a whole number", self.run_lab("01.4", "--hint", "yes")[1])
+
+    def test_hints(self):
+        self.assertNotIn("Hint 2", self.run_lab("01.1", "--hint", "1")[1])
+        said = self.run_lab("01.1", "--hint", "1")[1]
+        self.assertLess(said.index("Hint 1 of 3"), said.index("Hint 2 of 3"))
+        self.run_lab("01.1", "--reset")
+        self.assertNotIn("Hint 3", self.run_lab("01.1", "--hint", "2")[1])
+        self.assertIn("That was the last one", self.run_lab("01.1", "--hint", "9")[1])
+
+    def test_what_comes_next(self):
+        self.student.mkdir()
+        self.assertIn(f"0 of {len(starter.all_labs())} passed. Begin or go on: make lab LAB=01.1", self.run_lab()[1])
+        (self.student / "progress.json").write_text('{"01.1": {"passed": true}}')
+        self.assertIn(f"1 of {len(starter.all_labs())} passed. Begin or go on: make lab LAB=01.2", self.run_lab()[1])
 
     def test_a_variant_keeps_its_seed(self):
         self.run_lab("01.4", "--seed", "7")
         first = (self.student / "01.4" / "variant.hpp").read_text()
         self.assertIn("seed 7", first)
         self.run_lab("01.4")
+        self.assertIn("any number will do as SEED", (self.student / "01.4" / "README.md").read_text())
         self.assertEqual((self.student / "01.4" / "variant.hpp").read_text(), first)
         self.assertIn("begun with seed 7", self.run_lab("01.4", "--seed", "8")[1])
         self.assertNotIn("<!-- variant -->", (self.student / "01.4" / "README.md").read_text())
