@@ -293,13 +293,13 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
 
     // Tiles that none of these rows sees are given back unread, V's a step behind K's, as the
     // producer brings them: who took all of K first would wait for a producer who waits for V's
-    // place. The thread that gives a place back is the only one to wait for it: a warp that came
-    // late might find the ring two rounds further on, where the parity is the same again.
+    // place. Elsewhere wgmma holds the four warps together. Here a barrier does, or a warp that
+    // came late would find the ring two rounds further on, where the parity is the same again.
     // [snippet skip]
     const auto skip = [&](std::uint64_t* full, std::uint64_t* empty, int parity) {
-      if (threadIdx.x % 128 != 0) return;
       mbarrier_wait(full, parity);
-      mbarrier_arrive(empty);
+      named_barrier_sync(4 + consumer, 128);  // all four have seen it full
+      release(empty);
     };
     const auto skip_V = [&] {
       skip(&barriers.V_full[V_place.stage], &barriers.V_empty[V_place.stage], V_place.parity);
@@ -314,10 +314,17 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     }
     const bool one_V_left = my_tiles < tiles;
     // [/snippet]
+    if (tiles > 0) {
+      if (my_tiles > 0) {
+        mbarrier_wait(&barriers.Q_full, Q_place.parity);
+      } else {
+        skip(&barriers.Q_full, &barriers.Q_empty, Q_place.parity);
+      }
+      Q_place.advance();
+    }
 
     if (my_tiles > 0) {
       // [snippet pipeline]
-      mbarrier_wait(&barriers.Q_full, Q_place.parity);
       mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
       take_turn();
       wgmma_fence();
@@ -366,10 +373,8 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       V_done();
       // [/snippet]
     } else if (tiles > 0) {
-      skip(&barriers.Q_full, &barriers.Q_empty, Q_place.parity);
       skip_V();
     }
-    if (tiles > 0) Q_place.advance();
 
     write_rows(O, out_dtype, LSE, std::size_t(bh) * shape.Nq, O_rmem, row, my_row, shape.Nq, c,
                scales.v ? scales.v[shared_head] : 1.0f, shift);
