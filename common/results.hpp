@@ -1,5 +1,5 @@
-// What a run found, as plain data: the runner fills it, report.cpp writes it (text, Markdown,
-// JSON, CSV) and reads it back. docs/results/schema.json describes the JSON.
+// What a run found, as plain data: the runner fills it; report_*.cpp write it (text, JSON, CSV) and
+// read it back. docs/results/schema.json describes the JSON.
 #pragma once
 
 #include <cstdint>

@@ -378,9 +378,8 @@ def ladder(root, arguments, page):
                          f"config {arguments['config']} with this dtype and mask")
     titles = [("chapter", True), ("the one new idea", True), ("computes", True), ("ms", False),
               ("rate", False), ("% of ceiling", False)]
-    first, *others = arguments["config"].split(",")
-    where = first + (f" (where a chapter has no such problem: {', '.join(others)})" if others else "")
-    return (markdown(titles, lines) + f"\n\n*{device}, {where}; each chapter's fastest kernel; results: "
+    asked = "; ".join(arguments[key].replace(",", ", else ") for key in ("config", "dtype", "mask"))
+    return (markdown(titles, lines) + f"\n\n*{device}; {asked}; each chapter's fastest kernel; results: "
             + ", ".join(sources) + ".*")
 
 
