@@ -273,17 +273,22 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     clear(tOrO);
     rows = RowState{};
 
-    // Tiles that only the other warpgroups need.
+    // Tiles that only the other warpgroups need. WGMMA would hold the four warps together; here a
+    // barrier does: without it warp 0 could give buffers back until a late warp's wait is for a
+    // phase two laps old, of which parity cannot tell that it is over.
+    const auto all_have_seen_it = [&] { named_barrier_sync(kStore + warpgroup, 128); };
 #pragma unroll 1
     for (; j >= key_tiles; --j) {
       start_loads();
       wait_K();
+      all_have_seen_it();
       release_K();
       if (Config::STEPS.overlap && j > 0) {
         wait_turn();
         pass_turn();
       }
       wait_V();
+      all_have_seen_it();
       release_V();
     }
     if (key_tiles == 0) {

@@ -5,6 +5,10 @@
 // CUTLASS's: so the layouts under test there are the ones that ship.
 #pragma once
 
+// CuTe knows WGMMA's unusual widths (N = 80, 176, …) only where it is told so before it is
+// included; else it quietly takes a narrower instruction, several times.
+#define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
+
 #include "common/device.cuh"
 // CuTe comes after it: it needs the CUDA language.
 

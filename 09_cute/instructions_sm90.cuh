@@ -2,9 +2,6 @@
 // CUTLASS's own, in the emulator ops of ours with CUTLASS's traits, as in instructions.cuh.
 #pragma once
 
-// CuTe knows WGMMA's unusual widths (N = 80, 176, …) only where it is told to.
-#define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED
-
 #include "09_cute/instructions.cuh"
 #include "common/ptx/wgmma.cuh"
 

@@ -54,6 +54,7 @@ struct Sm90Config {
   // A warpgroup's products: S [64, BLOCK_N] = Q Kᵀ, and O [64, D] += P V with P from registers.
   using MmaQK = decltype(make_tiled_mma(WgmmaSS<T, BLOCK_N>{}));
   using MmaPV = decltype(make_tiled_mma(WgmmaRS<T, D>{}));
+  static_assert(size<1>(typename MmaQK::AtomShape_MNK{}) == BLOCK_N, "one instruction wide");
 
   struct alignas(1024) QTile {  // the swizzle is by address: whole patterns of 1024 bytes
     T data[BLOCK_M * D];
