@@ -46,6 +46,7 @@ import time
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+CHAPTERS = {path.parent.name for path in ROOT.glob("[0-9][0-9]_*/lab")}
 
 FILE_BYTES = 1 << 20  # a larger source file is nobody's homework
 ARCHIVE_FILES, ARCHIVE_BYTES = 2000, 64 << 20  # of one student
@@ -63,6 +64,7 @@ class Lab:
     title: str
     files: tuple  # that a submission must hold
     originals: dict  # their texts in this repository
+    variant: bool = False
 
 
 # --------------------------------------------------------------------------------------------------
@@ -197,11 +199,14 @@ def handed_in(student, lab, only_lab):
             # Another lab's folder is not this lab's, even where their files have the same names.
             other = any(re.fullmatch(r"\d\d\.\d+", part) and part != lab.id
                         for part in pathlib.PurePath(folder).relative_to(base.parent).parts)
+            # Nor is a chapter's own file anybody's work, and it may be the answer: who hands in a copy of
+            # this repository, as on GitHub Classroom, has it in there.
+            ours = not CHAPTERS.isdisjoint(pathlib.PurePath(folder).relative_to(base).parts)
             for name in sorted(names):
                 path = pathlib.Path(folder, name)
                 if other or not plain(path):
                     continue
-                if not (inside or only_lab):
+                if not (inside or only_lab and not ours):
                     loose = loose or next((name for wanted in lab.files
                                            if pathlib.PurePath(wanted).name == name), "")
                     continue
@@ -293,11 +298,12 @@ def refused(message):
 
 
 def reason(verdict):
-    """One line: the first check that failed."""
+    """One line: the first check that failed, without the emulator's report."""
     failed = [check for check in verdict["checks"] if not check["passed"]]
     if not failed:
         return "passed" if verdict["passed"] else "not passed"
-    return " ".join(f"{failed[0]['name']}: {failed[0]['message']}".split())[:500]
+    message = failed[0]["message"].partition("\nThe emulator says:")[0]
+    return " ".join(f"{failed[0]['name']}: {message}".split())[:500]
 
 
 class Grader:
@@ -421,9 +427,10 @@ def known_labs():
     import starter  # in the same folder
     labs = {}
     for lab in starter.all_labs():
-        ours = ROOT / lab.chapter / lab.file
-        labs[lab.id] = Lab(lab.id, lab.title, (lab.file,),
-                           {lab.file: ours.read_text(encoding="utf-8") if ours.exists() else ""})
+        ours, variant = ROOT / lab.chapter / lab.file, lab.kind == "variant"
+        text = ours.read_text(encoding="utf-8") if ours.exists() else ""
+        text += '#include "variant.hpp"\n' if variant else ""  # as in the starter
+        labs[lab.id] = Lab(lab.id, lab.title, (lab.file,), {lab.file: text}, variant)
     return labs
 
 
@@ -538,6 +545,10 @@ def run(options, labs, judge):
         print(f"{name}: {marks}")
     passed = sum(row["passed"] for row in rows)
     print(f"\n{passed} of {len(rows)} passed; {options.out}/grades.csv has the reasons.")
+    variants = sorted({row["lab"] for row in rows if labs[row["lab"]].variant})
+    if variants and options.seed is None:
+        print(f"No SEED was given: {', '.join(variants)} asked what `make lab` asks without one. Students who were "
+              "told a seed need the same here.")
     for wall, why in walls(rows).items():
         print(f"Contained without the wall \"{wall}\" (docs/instructor.md): {why}.")
     failed = [row for row in rows if "grader_failed" in row]

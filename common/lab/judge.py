@@ -141,9 +141,9 @@ def round_the_loop(report, lab, lines):
     first, last = sorted(ends)
     for n in range(first + 1, last):
         if "__syncthreads()" in lines[n - 1].split("//")[0]:
-            return [f"The barrier at {lab.file}:{n} lies between the two in the source, so they meet when line "
-                    f"{first} is reached again, round a loop or by another call: look at the way from line "
-                    f"{last} back to line {first}."]
+            return [f"The barrier at {lab.file}:{n} lies between the two in the source. If every thread of the "
+                    f"block comes to it, they meet when line {first} is reached again, round a loop or by another "
+                    f"call: look at the way from line {last} back to line {first}."]
     return []
 
 

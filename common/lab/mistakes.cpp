@@ -19,7 +19,7 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   };
 
   if (from_qk) {
-    add(true, "without the scale, 1/sqrt(D): the scores are Q K^T alone", {.scale_power = 0});
+    add(true, "without the scale: the scores are Q K^T alone", {.scale_power = 0});
     add(true, "with the scale multiplied in twice", {.scale_power = 2});
     const double usual = 1 / std::sqrt(double(p.head_dim));
     add(p.scale > 0 && p.scale != 1 && p.scale != usual,

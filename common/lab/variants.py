@@ -3,9 +3,12 @@
 The answers to the other labs stand in the chapters. These have none anywhere: a seed picks a feature
 (a sliding window, a soft cap, ALiBi, a prefix that everyone sees, another layout of V) and its
 numbers. The judge knows the rules (job.hpp) and has an oracle for them.
+
+    python3 common/lab/variants.py 2026 2027    # what these seeds ask for in each lab
 """
 
 import random
+import sys
 
 # Each: the numbers drawn from a random.Random, the lines of variant.hpp, the words of the question.
 # {n} is the number. Rules of the judge have the same names.
@@ -90,3 +93,16 @@ class Variant:
                        f"uses its own copy.\n#pragma once\n\nnamespace al::variant {{\n\n{body}\n"
                        "}  // namespace al::variant\n")
         self.question = "\n".join(words)
+
+
+def main(seeds):
+    import starter  # in the same folder
+
+    for lab in starter.all_labs():
+        if lab.kind == "variant":
+            drawn = [Variant(lab, int(seed)) for seed in seeds]
+            print(lab.id, *("+".join(variant.features) for variant in drawn), sep="  ")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

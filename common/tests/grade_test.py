@@ -25,7 +25,8 @@ import grade  # noqa: E402
 
 QK = grade.Lab("01.1", "One score", ("qk.cuh",), {"qk.cuh": '#include "common/launch.cuh"\n'})
 FUSED = grade.Lab("04.1", "Rescale", ("fused.cuh",), {"fused.cuh": ""})
-LABS = {"01.1": QK, "04.1": FUSED}
+SCORES = grade.Lab("01.4", "Other scores", ("qk.cuh",), {"qk.cuh": ""}, variant=True)
+LABS = {"01.1": QK, "01.4": SCORES, "04.1": FUSED}
 
 
 class Judge:
@@ -187,6 +188,27 @@ class Made(unittest.TestCase):
         self.write("repository/student/04.1/fused.cuh", "wrong")
         code, rows = self.grade("--single", folder=self.given / "repository")
         self.assertEqual((code, list(rows)), (1, [("repository", "04.1")]))
+        # The chapters' own files, which lie there too, are nobody's work.
+        self.write("repository/04_fused_v1/fused.cuh")
+        self.write("repository/05_epilogue_norm_v2/fused.cuh")
+        code, rows = self.grade("--single", "--lab", "04.1", folder=self.given / "repository")
+        self.assertEqual((code, rows["repository", "04.1"]["score"]), (1, 0.25))
+        shutil.rmtree(self.given / "repository" / "student")
+        code, rows = self.grade("--single", "--lab", "04.1", folder=self.given / "repository")
+        self.assertEqual((code, rows["repository", "04.1"]["score"]), (1, 0))
+        self.assertIn("in no folder named 04.1", rows["repository", "04.1"]["reason"])
+
+    def test_a_variant_without_a_seed(self):
+        self.write("alice/01.4/qk.cuh")
+        self.grade()
+        self.assertIn("No SEED was given: 01.4 asked", self.said.getvalue())
+        self.grade("--seed", "0")
+        self.assertNotIn("No SEED", self.said.getvalue())
+
+    def test_a_reason_without_the_report(self):
+        report = "Two threads met.\nThe emulator says:\nrace in shared memory"
+        self.assertEqual(grade.reason({"passed": False, "checks": [
+            {"name": "B1 H1", "passed": False, "message": report}]}), "B1 H1: Two threads met.")
 
     def test_a_file_in_no_labs_folder(self):
         self.write("alice/04.1/fused.cuh")

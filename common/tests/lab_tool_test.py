@@ -147,6 +147,13 @@ class AllLabs(unittest.TestCase):
         self.assertEqual(first.rules, variants.Variant(lab, 5).rules)
         self.assertGreater(len({variants.Variant(lab, seed).header for seed in range(40)}), 20)
 
+    def test_what_seeds_ask_for(self):
+        said = subprocess.run([sys.executable, variants.__file__, "5", "6"], capture_output=True, text=True)
+        rows = dict(line.split("  ", 1) for line in said.stdout.splitlines())
+        asked = ["+".join(variants.Variant(starter.find_lab("01.4"), seed).features) for seed in (5, 6)]
+        self.assertEqual(rows["01.4"].split(), asked)
+        self.assertEqual(set(rows), {lab.id for lab in starter.all_labs() if lab.kind == "variant"})
+
 
 class Verdicts(unittest.TestCase):
     """On lab 01.1, with these files in place of an attempt."""
