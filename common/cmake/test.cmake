@@ -26,4 +26,8 @@ endforeach()
 # One ctest over all the trees.
 list(JOIN presets " " folders)
 file(WRITE ${AL_ROOT}/build/CTestTestfile.cmake "subdirs(${folders})\n")
-al_run(${CMAKE_CTEST_COMMAND} --test-dir build --output-on-failure)
+set(jobs ${AL_CORES})
+if(gpu_NAME)
+  set(jobs 1)  # tests that share a GPU share its memory
+endif()
+al_run(${CMAKE_CTEST_COMMAND} --test-dir build --parallel ${jobs} --output-on-failure)
