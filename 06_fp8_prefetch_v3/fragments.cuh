@@ -56,43 +56,54 @@ struct Row {
 };
 
 // [snippet softmax]
-// A step of the online softmax: S becomes P = 2^(c · (s - m) + shift), with which l goes up.
-// `alpha` is what the old terms shrink by. True if some row's maximum moved; else alpha is 1.
+// A step of the online softmax, first half: S becomes P = 2^(c · (s - m) + shift). `alpha` is what
+// the old terms shrink by. True if some row's maximum moved; else alpha is 1.
 //
 // c = scale · log2 e · the scales of Q and K, all in one factor that costs nothing, for an FMA has
 // it for free. It must be positive: the largest score must be the largest weight's.
 template <int BLOCKS>
-__device__ __forceinline__ bool softmax_step(float (&S_rmem)[BLOCKS][4], Row (&row)[2],
+__device__ __forceinline__ bool make_weights(float (&S_rmem)[BLOCKS][4], Row (&row)[2],
                                              float (&alpha)[2], float c, float shift) {
+  float most[4];  // four chains, so that none waits for its own last step
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    most[i] = S_rmem[0][i];
+#pragma unroll
+    for (int n = 1; n < BLOCKS; ++n) most[i] = fmaxf(most[i], S_rmem[n][i]);
+  }
   bool moved = false;
+  float offset[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float m = fmaxf(S_rmem[0][2 * r], S_rmem[0][2 * r + 1]);
-#pragma unroll
-    for (int n = 1; n < BLOCKS; ++n) {
-      m = fmaxf(m, fmaxf(S_rmem[n][2 * r], S_rmem[n][2 * r + 1]));
-    }
+    float m = fmaxf(most[2 * r], most[2 * r + 1]);
     m = fmaxf(quad_reduce(m, [](float a, float b) { return fmaxf(a, b); }), row[r].m);
     const bool up = m > row[r].m;
     alpha[r] = up ? fast_exp2((row[r].m - m) * c) : 1.0f;
     row[r].m = m;
     moved |= up;
-
     // A row that has seen nothing but -inf: 2^-inf is 0 where 2^(-inf + inf) would be NaN.
-    const float offset = m == -INFINITY ? 0.0f : shift - m * c;
-    float sum[2] = {};
+    offset[r] = m == -INFINITY ? 0.0f : shift - m * c;
+  }
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
+  for (int n = 0; n < BLOCKS; ++n) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& s = S_rmem[n][2 * r + e];
-        s = fast_exp2(s * c + offset);
-        sum[e] += s;
-      }
-    }
-    row[r].l = row[r].l * alpha[r] + (sum[0] + sum[1]);
+    for (int i = 0; i < 4; ++i) S_rmem[n][i] = fast_exp2(S_rmem[n][i] * c + offset[i / 2]);
   }
   return moved;
+}
+
+// Second half: l goes up by P.
+template <int BLOCKS>
+__device__ __forceinline__ void add_weights(const float (&P_rmem)[BLOCKS][4], Row (&row)[2],
+                                            const float (&alpha)[2]) {
+  float sum[4] = {};
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] += P_rmem[n][i];
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) row[r].l = row[r].l * alpha[r] + (sum[2 * r] + sum[2 * r + 1]);
 }
 // [/snippet]
 

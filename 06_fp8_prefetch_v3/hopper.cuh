@@ -2,8 +2,8 @@
 // divide the labour. After FlashAttention-3 (Shah et al., 2024).
 //
 //   one producer warp                 asks for tiles as soon as their place is free
-//   2 or 3 consumer warpgroups        64 queries each; S = Q Kᵀ of the next keys goes on while
-//                                     the softmax of these is computed
+//   2 or 3 consumer warpgroups        64 queries each; P V of one tile goes on while the
+//                                     exponentials of the next are computed
 //
 //   Q [B·Hq, Nq, D]   K [B·Hkv, Nkv, D]   V_tiles [B·Hkv, keys / 16, D, 16], keys a multiple of
 //   BLOCK_N   O [B·Hq, Nq, D] in fp16 or bf16   LSE [B·Hq, Nq] or nullptr
@@ -40,9 +40,6 @@ struct WgmmaTile {
   static constexpr int BLOCK_M = 64 * CONSUMERS, BLOCK_N = D == 64 ? 160 : D == 128 ? 224 : 128;
   static constexpr int THREADS = 128 * (1 + CONSUMERS);
   static constexpr bool PING_PONG = CONSUMERS == 2;
-  // Going past the rescaling of O is a branch, across which the compiler moves nothing. At D 128
-  // that costs more than the 64 multiplications (855 for 875 TFLOP/s), at D 256 less.
-  static constexpr bool SKIP_RESCALE = D != 128;
   static constexpr int PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 24;
   static constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 240;
 
@@ -245,13 +242,13 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
                     (scales.k ? scales.k[shared_head] : 1.0f);
     Row row[2];
     float alpha[2];
-    bool moved;
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) O_rmem[n][e] = 0;
     }
 
+    // [snippet products]
     // S = Q Kᵀ: starts it. 32 bytes of D a time.
     const auto start_QK = [&] {
       const std::uint64_t Q = wgmma_descriptor(&Q_smem.columns[0][64 * consumer], Tile::SWIZZLE, 16,
@@ -275,14 +272,19 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       }
       wgmma_commit();
     };
-    // The softmax of tile j. With `masked`, the diagonal or the ragged end crosses it.
+    // [/snippet]
+    // The weights of tile j. With `masked`, the diagonal or the ragged end crosses it.
     const auto weigh = [&](int j, auto masked) {
       if constexpr (masked.value) {
         const int j0 = j * BLOCK_N;
         hide_keys(S_rmem, min(shape.Nkv, shape.visible_keys(my_row)) - j0,
                   min(shape.Nkv, shape.visible_keys(my_row + 8)) - j0);
       }
-      moved = softmax_step(S_rmem, row, alpha, c, shift);
+      make_weights(S_rmem, row, alpha, c, shift);
+    };
+    // There is a tile j of K, and it has come.
+    const auto wait_for_K = [&](int j) {
+      if (j >= 0) mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
     };
     const auto K_done = [&] {
       release(&barriers.K_empty[K_place.stage]);
@@ -327,7 +329,8 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
 
     if (my_tiles > 0) {
       // [snippet pipeline]
-      mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+      int j = my_tiles - 1;
+      wait_for_K(j);
       take_turn();
       wgmma_fence();
       start_QK();
@@ -335,12 +338,13 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       wgmma_wait<0>();
       pin(S_rmem);
       K_done();
-      weigh(my_tiles - 1, std::true_type{});
+      weigh(j, std::true_type{});
+      add_weights(S_rmem, row, alpha);
       round_P<T>(P_rmem, S_rmem);
       if (one_V_left) skip_V();
+      wait_for_K(--j);
 
-      const auto step = [&](int j, auto masked) {
-        mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+      const auto step = [&](auto masked) {
         take_turn();
         wgmma_fence();
         start_QK();  // of tile j
@@ -353,18 +357,24 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
         pin(S_rmem);  // the first product is done …
         K_done();
         weigh(j, masked);
+        // A wait is a branch, across which the compiler moves nothing. It stands here, though K is
+        // wanted in the next step only, to hold the exponentials above it, in one stream. Else the
+        // compiler would put an addition behind each, which waits for it; and wait for O too early.
+        pin(S_rmem);
+        wait_for_K(--j);
+        pin(S_rmem);
+        add_weights(S_rmem, row, alpha);
         pin(S_rmem);
         wgmma_wait<0>();
         pin(O_rmem);  // … and now the second
         V_done();
         round_P<T>(P_rmem, S_rmem);
-        rescale(O_rmem, alpha, !Tile::SKIP_RESCALE || __any_sync(0xffffffff, moved));
+        rescale(O_rmem, alpha, true);  // to ask whether it is needed is a branch too, and costs more
       };
-      int j = my_tiles - 2;
 #pragma unroll 1
-      for (; j >= whole_tiles; --j) step(j, std::true_type{});
+      while (j >= whole_tiles) step(std::true_type{});
 #pragma unroll 1
-      for (; j >= 0; --j) step(j, std::false_type{});
+      while (j >= 0) step(std::false_type{});
       release(&barriers.Q_empty);
 
       mbarrier_wait(&barriers.V_full[V_place.stage], V_place.parity);
