@@ -18,9 +18,9 @@ struct Rules {
   bool causal =
       false;       // on top of the problem's own mask; so all of S is there, and all of P counts
   int window = 0;  // > 0: of the keys that it sees, a query sees the last `window` only
-  int chunk = 0;   // > 0: of those, only the ones of its own chunk of so many keys, query i being at
-                   // the place i + Nkv - Nq
-  int prefix = 0;  // the first `prefix` keys are seen by every query, whatever else hides them
+  int chunk = 0;  // > 0: of those, only the ones of its own chunk of so many keys, query i being at
+                  // the place i + Nkv - Nq
+  int prefix = 0;       // the first `prefix` keys are seen by every query, whatever else hides them
   double soft_cap = 0;  // > 0: s becomes soft_cap · tanh(s / soft_cap)
   double alibi = 0;     // > 0: head h adds -2^(-alibi (h + 1) / Hq) · distance, the distance being
                         // that of key j from the query's own, |i + Nkv - Nq - j|

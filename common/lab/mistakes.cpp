@@ -137,7 +137,8 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
       {.no_mask = true, .no_window = true});
   const bool sink = std::isfinite(rules.sink);
   if ((rules.soft_cap > 0) + (rules.alibi > 0) + (rules.window > 0) + (rules.prefix > 0) +
-          (rules.chunk > 0) + (rules.half_life > 0) + rules.distance + sink + c.k_transposed + c.v_transposed >
+          (rules.chunk > 0) + (rules.half_life > 0) + rules.distance + sink + c.k_transposed +
+          c.v_transposed >
       1) {
     add(true, "without anything that this variant asks for",
         {.K_layout = c.k_transposed,

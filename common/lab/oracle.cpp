@@ -135,8 +135,7 @@ struct RowMaker {
     if (mistake.V_next_row) j = std::min(j + 1, p.kv_seq - 1);
     const float* V = v();
     for (int d = 0; d < p.head_dim; ++d) {
-      const int at =
-          mistake.V_layout ? other_layout(j, d, c.v_transposed) : j * p.head_dim + d;
+      const int at = mistake.V_layout ? other_layout(j, d, c.v_transposed) : j * p.head_dim + d;
       O[d] += weight * static_cast<Real>(V[at]);
     }
   }
@@ -187,7 +186,8 @@ struct RowMaker {
     if (const auto sink = static_cast<Real>(rules.sink); sink != minus && mistake.sinks > 0) {
       const Real m_new = mistake.sink_unscaled ? m : std::max(m, sink);
       const Real shrink = m == minus ? 0 : power(m - m_new), l_before = l;
-      l = l * shrink + static_cast<Real>(mistake.sinks) * power(mistake.sink_unscaled ? sink : sink - m_new);
+      l = l * shrink +
+          static_cast<Real>(mistake.sinks) * power(mistake.sink_unscaled ? sink : sink - m_new);
       for (Real& w : weights) w *= shrink;
       if (O) {
         for (Real& o : *O) o *= normalised ? shrink * l_before / l : shrink;

@@ -36,8 +36,9 @@ struct Mistake {
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
   bool no_prefix = false, no_window = false, no_chunk = false, no_cap = false, no_decay = false;
   enum class Distance { right, product, plus } distance = Distance::right;
-  double sinks = 1;          // the sink is counted so many times
-  bool sink_unscaled = false;  // exp(sink) is added to an l in which the maximum has been subtracted
+  double sinks = 1;  // the sink is counted so many times
+  bool sink_unscaled =
+      false;         // exp(sink) is added to an l in which the maximum has been subtracted
   double alibi = 1;  // the bias is multiplied by this: 0 none, -1 the wrong sign
   int window_shift = 0;
   // The factors of 8-bit tensors: left out, or those of head 0 for every head.

@@ -89,8 +89,10 @@ void run_case(const Case& c, const Kernel& kernel, const std::string& folder, in
     return turned ? transposed(x, p.kv_seq, p.head_dim) : x;
   };
   const DeviceBuffer q_buffer = uploaded(encode(p.dtype, inputs.q), "Q"),
-                     k_buffer = uploaded(cache_bytes(p, laid(inputs.k, c.k_transposed), page_table), "K"),
-                     v_buffer = uploaded(cache_bytes(p, laid(inputs.v, c.v_transposed), page_table), "V"),
+                     k_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.k, c.k_transposed), page_table), "K"),
+                     v_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.v, c.v_transposed), page_table), "V"),
                      s_buffer = filled(p, Tensor::s, inputs, "S"),
                      p_buffer = filled(p, Tensor::p, inputs, "P"),
                      q_scale = uploaded(inputs.q_scale, "q_scale"),

@@ -40,7 +40,8 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
     float s = 0;
     for (int d = 0; d < x.D; ++d) {
       const float q = to_float(Q[size_t(row) * x.D + d]);
-      const float k = to_float(K[kv + (AL_RULE_K_TRANSPOSED ? size_t(d) * x.Nkv + j : size_t(j) * x.D + d)]);
+      const float k =
+          to_float(K[kv + (AL_RULE_K_TRANSPOSED ? size_t(d) * x.Nkv + j : size_t(j) * x.D + d)]);
       s += AL_RULE_DISTANCE ? -(q - k) * (q - k) : q * k;
     }
     s *= x.scale;
