@@ -58,7 +58,7 @@ if(LAB AND NOT HINT)
   endif()
 endif()
 if(begun AND NOT WATCH)
-  message(STATUS "Ready: edit, then 'make lab LAB=${LAB}'")
+  message(STATUS "Ready: the question is above and in student/${LAB}/README.md; edit, then 'make lab LAB=${LAB}'")
   return()
 endif()
 execute_process(COMMAND python3 common/lab/lab.py ${arguments} WORKING_DIRECTORY ${AL_ROOT}

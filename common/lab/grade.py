@@ -250,6 +250,7 @@ SUSPECTS = {
     "code before main": r"__attribute__|\[\[\s*gnu::|\binit_array\b|\bmain\s*\(",
     "changes other code": r"#\s*(define\s+(if|for|float|double|return|int|const|launch)\b|undef|pragma\s+GCC)",
 }
+MARKS = re.compile(r"^[ \t]*// \[/?(?:snippet|hole)\b[^\n]*\n", re.M)  # which starters lack
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]*[>"])', re.M)
 
 
@@ -258,6 +259,8 @@ def worth_a_look(files, originals):
     notes = []
     for name, content in files.items():
         text, ours = content.decode(errors="replace"), originals.get(name, "")
+        if ours and MARKS.sub("", text) == MARKS.sub("", ours):
+            notes.append("the chapter's own file")
         notes += [what for what, pattern in SUSPECTS.items()
                   if re.search(pattern, text) and not re.search(pattern, ours)]
         new = [i for i in dict.fromkeys(INCLUDE.findall(text)) if i not in INCLUDE.findall(ours)]

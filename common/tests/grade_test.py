@@ -185,6 +185,8 @@ class Made(unittest.TestCase):
                          ["starts programs", "assembly or system calls", "includes <unistd.h>"])
         self.assertTrue(rows["alice", "01.1"]["passed"])  # a person decides
         self.assertEqual(rows["bob", "01.1"]["look"], [])
+        self.write("carol/01.1/qk.cuh", f"// [snippet x]\n{QK.originals['qk.cuh']}")
+        self.assertEqual(self.grade()[1]["carol", "01.1"]["look"], ["the chapter's own file"])
 
     def test_one_submission_is_an_exit_code(self):
         self.write("04.1/fused.cuh")

@@ -160,6 +160,14 @@ TEST_CASE("the first wrong element, and what the wrong ones have in common") {
     CHECK(compared(c, {}, got).pattern() ==
           "All wrong ones are in rows 32 to 42, the last (a tile begins at 32).");
   }
+  SUBCASE("two runs of rows") {
+    for (int head = 0; head < 4; ++head) {
+      for (const int row : {0, 1, 2, 32, 33, 34, 35}) {
+        for (int d = 0; d < 32; ++d) at(head, row, d) = 100 + d;
+      }
+    }
+    CHECK(compared(c, {}, got).pattern() == "All wrong ones are in rows 0 to 2, 32 to 35.");
+  }
   SUBCASE("never written, or NaN") {
     const std::vector<float> poison =
         decode(DType::fp32, std::vector<unsigned char>(4, 0xff).data(), 1);
