@@ -1,4 +1,4 @@
-# make bench: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
+# make bench [STAGE=01_naive_qk]: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 # A run whose results file tells why, row by row, when this GPU can do nothing of what was asked.
@@ -14,8 +14,12 @@ endfunction()
 
 al_results_folder(results)
 al_setup(BACKEND cuda)
-al_build(cuda)
-al_list_stages(stages)
+if(STAGE)
+  set(stages ${STAGE})
+else()
+  al_list_stages(stages)
+endif()
+al_build(cuda ${stages})
 foreach(stage ${stages})
   set(configs tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k)
   if(stage STREQUAL "02_softmax")
