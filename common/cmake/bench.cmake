@@ -34,9 +34,7 @@ foreach(stage ${stages})
     al_measure(${run} --config decode_64k_gqa --batch 8 --variant tensor_cores,overlapped
                --json ${results}/${stage}_batch.json)
     al_measure(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
-               --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
-    al_measure(${run} --heads 16 --head-dim 64 --variant one_launch,overlapped
-               --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
+               --page-size 0,16,64 --json ${results}/${stage}_pages.json)
     al_measure(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
                --json ${results}/${stage}_splits.json)
     continue()
