@@ -66,8 +66,12 @@ function(al_add_tests name)
 endfunction()
 
 function(al_label test)
-  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77
-                       LABELS $<IF:$<STREQUAL:${AL_BACKEND},cuda>,gpu,cpu>)
+  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77)
+  if(AL_BACKEND STREQUAL "cuda")  # one at a time: tests that share a GPU share its memory
+    set_tests_properties(${test} PROPERTIES LABELS gpu RESOURCE_LOCK gpu)
+  else()
+    set_tests_properties(${test} PROPERTIES LABELS cpu)
+  endif()
 endfunction()
 
 # al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu...] [SOURCES more.cu...] [LIBRARIES targets...])
