@@ -3,7 +3,13 @@
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
 unset(ENV{MAKELEVEL})
-cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
+# As many jobs as cores, and as have 2 GB each, which the compiler takes for CuTe's files.
+cmake_host_system_information(RESULT AL_JOBS QUERY NUMBER_OF_LOGICAL_CORES)
+cmake_host_system_information(RESULT memory QUERY TOTAL_PHYSICAL_MEMORY)  # MiB
+math(EXPR room "${memory} / 2000 + 1")
+if(room LESS AL_JOBS)
+  set(AL_JOBS ${room})
+endif()
 
 # al_choose_backend(backend): cuda when there is a GPU.
 function(al_choose_backend out)
@@ -40,7 +46,7 @@ function(al_build preset)
   if(targets)
     list(PREPEND targets --target)
   endif()
-  al_run(${CMAKE_COMMAND} --build ${folder} --parallel ${AL_CORES} ${targets})
+  al_run(${CMAKE_COMMAND} --build ${folder} --parallel ${AL_JOBS} ${targets})
 endfunction()
 
 # The folder of a GPU's results: "NVIDIA H200" → docs/results/h200.
