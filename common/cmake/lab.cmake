@@ -40,7 +40,7 @@ endif()
 if(LAB AND NOT HINT)
   al_setup(BACKEND ${backend})
   if(EXISTS ${AL_ROOT}/${judge})  # seconds at the most: not worth a line
-    execute_process(COMMAND ${CMAKE_COMMAND} --build build/${backend} --parallel ${AL_JOBS} --target al_lab lab_judge
+    execute_process(COMMAND ${CMAKE_COMMAND} --build build/${backend} --parallel ${AL_CORES} --target al_lab lab_judge
                     WORKING_DIRECTORY ${AL_ROOT} OUTPUT_VARIABLE text ERROR_VARIABLE text
                     RESULT_VARIABLE code)
     if(NOT code EQUAL 0)

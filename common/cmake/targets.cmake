@@ -19,9 +19,10 @@ if(AL_BACKEND STREQUAL "emulator")
 endif()
 if(AL_ASAN)
   set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all)
-  # -O1: at -O3 g++ takes minutes for a file with UBSan. -g1: reports name lines, and variables
-  # would cost a tenth of the build.
-  target_compile_options(al_flags INTERFACE ${sanitizers} -O1 -fno-omit-frame-pointer -g1)
+  # -O1: at -O3 g++ takes minutes for a file with UBSan. Reports name lines; where variables are
+  # would take a tenth of the build.
+  target_compile_options(al_flags INTERFACE ${sanitizers} -O1 -fno-omit-frame-pointer -g
+                                            -fno-var-tracking)
   target_link_options(al_flags INTERFACE ${sanitizers})
 endif()
 
@@ -39,9 +40,9 @@ endfunction()
 function(al_kernel_sources)
   al_cuda_sources(${ARGN})
   if(AL_BACKEND STREQUAL "emulator")
-    set(options -fno-strict-aliasing -fno-threadsafe-statics -Wno-unknown-pragmas)  # #pragma unroll
+    set(options -g -fno-strict-aliasing -fno-threadsafe-statics -Wno-unknown-pragmas)  # #pragma unroll
     if(NOT AL_ASAN)
-      list(APPEND options -g -fsanitize=thread -fno-tree-sra)
+      list(APPEND options -fsanitize=thread -fno-tree-sra)
     endif()
     set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${options}")
   endif()

@@ -26,7 +26,7 @@ endforeach()
 # One ctest over all the trees.
 list(JOIN presets " " folders)
 file(WRITE ${AL_ROOT}/build/CTestTestfile.cmake "subdirs(${folders})\n")
-set(jobs ${AL_JOBS})
+set(jobs ${AL_CORES})
 if(gpu_NAME)
   set(jobs 1)  # tests that share a GPU share its memory
 endif()

@@ -3,12 +3,12 @@
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
 unset(ENV{MAKELEVEL})
-# As many jobs as cores, and as have 2 GB each, which the compiler takes for CuTe's files.
-cmake_host_system_information(RESULT AL_JOBS QUERY NUMBER_OF_LOGICAL_CORES)
+# How many at once: all that have 2 GB each, which the compiler takes for CuTe's files.
+cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
 cmake_host_system_information(RESULT memory QUERY TOTAL_PHYSICAL_MEMORY)  # MiB
 math(EXPR room "${memory} / 2000 + 1")
-if(room LESS AL_JOBS)
-  set(AL_JOBS ${room})
+if(room LESS AL_CORES)
+  set(AL_CORES ${room})
 endif()
 
 # al_choose_backend(backend): cuda when there is a GPU.
@@ -46,7 +46,7 @@ function(al_build preset)
   if(targets)
     list(PREPEND targets --target)
   endif()
-  al_run(${CMAKE_COMMAND} --build ${folder} --parallel ${AL_JOBS} ${targets})
+  al_run(${CMAKE_COMMAND} --build ${folder} --parallel ${AL_CORES} ${targets})
 endfunction()
 
 # The folder of a GPU's results: "NVIDIA H200" → docs/results/h200.
