@@ -317,11 +317,11 @@ class Ladder(Chapters):
             "| 4146 GB/s | 90 % read |", ""])
         self.assertIn("; hdim64_seq4k, else decode_64k; fp16, else fp32; full; ", lines[6])
 
-    def test_what_is_faster_because_it_is_less_exact_stands_aside(self):
-        with unittest.mock.patch.object(weave, "LESS_EXACT", {"04_fused_v1/fused"}):
+    def test_a_chapter_may_name_the_kernel_that_it_ships(self):
+        with unittest.mock.patch.object(weave, "SHIPPED", {"04_fused_v1": "slow"}):
             text = self.woven(f"ladder gpu=h200 {self.WHICH}")
         self.assertIn("| `slow` | 9.00 |", text)
-        self.assertIn("fastest kernel, without `04_fused_v1/fused`, which is less exact;", text)
+        self.assertIn("fastest kernel, of 04 the one that runs by default;", text)
 
     def test_of_several_operations_the_whole(self):
         several = results([row("online", 1, "04_fused_v1"), row("pipeline", 9, "04_fused_v1", problem=1)],
