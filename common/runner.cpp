@@ -13,7 +13,7 @@
 #include "common/error.hpp"
 #include "common/options.hpp"
 #include "common/progress.hpp"
-#include "common/report.hpp"
+#include "common/report/report.hpp"
 #include "common/roofline.hpp"
 #include "common/tasks.hpp"
 #include "common/tensor_files.hpp"

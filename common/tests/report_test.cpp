@@ -1,4 +1,4 @@
-#include "common/report.hpp"
+#include "common/report/report.hpp"
 
 #include <doctest/doctest.h>
 #include <unistd.h>
@@ -11,8 +11,8 @@
 #include <limits>
 #include <sstream>
 
-#include "common/columns.hpp"
 #include "common/error.hpp"
+#include "common/report/columns.hpp"
 
 using namespace al;
 namespace fs = std::filesystem;

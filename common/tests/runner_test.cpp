@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "common/npy.hpp"
-#include "common/report.hpp"
+#include "common/report/report.hpp"
 #include "common/tests/small_stages.hpp"
 
 namespace al {

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "common/results.hpp"
+#include "common/report/results.hpp"
 
 using namespace al;
 

@@ -1,4 +1,4 @@
-#include "common/report_rows.hpp"
+#include "common/report/rows.hpp"
 
 #include <fmt/format.h>
 

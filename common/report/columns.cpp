@@ -1,4 +1,4 @@
-#include "common/columns.hpp"
+#include "common/report/columns.hpp"
 
 #include <fmt/format.h>
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/report.hpp"
-#include "common/report_rows.hpp"
+#include "common/report/report.hpp"
+#include "common/report/rows.hpp"
 
 namespace al {
 namespace {

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "common/results.hpp"
+#include "common/report/results.hpp"
 
 namespace al {
 

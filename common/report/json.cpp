@@ -11,7 +11,7 @@
 
 #include "common/error.hpp"
 #include "common/files.hpp"
-#include "common/report.hpp"
+#include "common/report/report.hpp"
 
 namespace al {
 namespace {

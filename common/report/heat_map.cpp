@@ -5,8 +5,8 @@
 #include <map>
 #include <set>
 
-#include "common/report.hpp"
-#include "common/report_rows.hpp"
+#include "common/report/report.hpp"
+#include "common/report/rows.hpp"
 
 namespace al {
 namespace {

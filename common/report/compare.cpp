@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "common/report.hpp"
-#include "common/report_rows.hpp"
+#include "common/report/report.hpp"
+#include "common/report/rows.hpp"
 
 namespace al {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "common/columns.hpp"
-#include "common/results.hpp"
+#include "common/report/columns.hpp"
+#include "common/report/results.hpp"
 
 namespace al {
 

@@ -1,4 +1,4 @@
-#include "common/results.hpp"
+#include "common/report/results.hpp"
 
 #include <algorithm>
 

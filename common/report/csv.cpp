@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "common/report.hpp"
+#include "common/report/report.hpp"
 
 namespace al {
 namespace {
