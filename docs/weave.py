@@ -44,7 +44,7 @@ A pair of comments in a Markdown file says what stands between them:
     <!-- /weave -->
 
         The times of a sweep over tiles, whose variants are called BLOCK_MxBLOCK_NxTHREADS;
-        with kernel=a only of those whose name begins with a.
+        with kernel=a only of those whose name begins with a, without empty rows and columns.
 
     <!-- weave: labs chapter=01_naive_qk -->
     <!-- /weave -->
@@ -483,10 +483,13 @@ def heat_map(root, arguments, page):
     if not best:
         raise WeaveError(f"{name} has no tiles called BLOCK_MxBLOCK_NxTHREADS for this problem")
     fastest = min(best.values())
-    columns = sorted({n for _, n in best})
+    ran = best  # with kernel= without the rows and columns in which nothing ran
+    if "kernel" in arguments:
+        ran = [tile for tile, (ms, _) in best.items() if ms < math.inf] or best
+    columns = sorted({n for _, n in ran})
     titles = [("BLOCK_M \\ BLOCK_N", False)] + [(str(n), False) for n in columns]
     lines = []
-    for m in sorted({m for m, _ in best}):
+    for m in sorted({m for m, _ in ran}):
         cells = [str(m)]
         for n in columns:
             ms, threads = best.get((m, n), (math.inf, 0))
