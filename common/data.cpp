@@ -215,6 +215,14 @@ std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostIn
   return make_elements(data, row * problem.kv_seq, problem.kv_seq, dtype);
 }
 
+DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
+  if (!reads(p.operation, tensor)) return {};
+  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
+  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
+  fill_on_device(p, tensor, inputs, buffer.data());
+  return buffer;
+}
+
 float round_to(DType dtype, float value) {
   if (dtype == DType::fp32) return value;
   return with_conversions(dtype, [&](auto to, auto from) { return from(to(value)); });

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/buffer.hpp"
 #include "common/problem.hpp"
 
 namespace al {
@@ -52,6 +53,9 @@ std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostIn
 // The whole of S or P, in device memory at `data` (fill.cu). Masked entries become poison, as
 // DeviceBuffer::poison() has it, so that a kernel that reads one is found out.
 void fill_on_device(const Problem& problem, Tensor tensor, const HostInputs& inputs, void* data);
+// The same in a buffer of its own; none where the operation does not read it.
+DeviceBuffer filled(const Problem& problem, Tensor tensor, const HostInputs& inputs,
+                    const char* name);
 
 // Nearest value of `dtype`, ties to even, in 8 bits never beyond the largest; and the bytes a
 // kernel reads.

@@ -121,4 +121,6 @@ struct Work {
 };
 Work minimum_work(const Problem& problem);
 
+const char* result_name(const Problem& problem);  // what is computed: "S", "P" or "O"
+
 }  // namespace al
