@@ -10,13 +10,13 @@ cmake := @cmake -DARGS="$(ARGS)"
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench results docs plots site format:
+ladder docs plots site format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
 	$(cmake) -DSTAGE=$@ -P common/cmake/chapter.cmake
 
-sweep profile:
+test bench results sweep profile:
 	$(cmake) -DSTAGE=$(STAGE) -P common/cmake/$@.cmake
 
 site-serve site-look: site

@@ -3,7 +3,13 @@
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
 unset(ENV{MAKELEVEL})
+# How many at once: all that have 2 GB each, which the compiler takes for CuTe's files.
 cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
+cmake_host_system_information(RESULT memory QUERY TOTAL_PHYSICAL_MEMORY)  # MiB
+math(EXPR room "${memory} / 2000 + 1")
+if(room LESS AL_CORES)
+  set(AL_CORES ${room})
+endif()
 
 # al_choose_backend(backend): cuda when there is a GPU.
 function(al_choose_backend out)

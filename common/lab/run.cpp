@@ -24,23 +24,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-template <typename T>
-DeviceBuffer uploaded(const std::vector<T>& elements, const char* name) {
-  const std::size_t bytes = elements.size() * sizeof(T);
-  if (bytes == 0) return {};
-  DeviceBuffer buffer(bytes, name);
-  buffer.write(elements.data(), bytes);
-  return buffer;
-}
-
-DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
-  if (!reads(p.operation, tensor)) return {};
-  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
-  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
-  fill_on_device(p, tensor, inputs, buffer.data());
-  return buffer;
-}
-
 DeviceBuffer poisoned(std::size_t bytes, const char* name) {
   if (bytes == 0) return {};
   DeviceBuffer buffer(bytes, name);
@@ -57,11 +40,6 @@ std::vector<float> transposed(const std::vector<float>& values, int rows, int co
     turned[at / matrix * matrix + column * rows + row] = values[at];
   }
   return turned;
-}
-
-const char* result_name(const Problem& p) {
-  if (p.operation == Operation::scores) return "S";
-  return reads(p.operation, Tensor::v) ? "O" : "P";
 }
 
 #ifdef AL_EMULATOR
