@@ -46,7 +46,7 @@ class Judge:
                 "walls": {"files": "stands"}}
 
 
-class Made(unittest.TestCase):
+class Folder(unittest.TestCase):
     def setUp(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="grade_test-"))
         self.addCleanup(shutil.rmtree, self.place)
@@ -58,6 +58,10 @@ class Made(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+
+class Made(Folder):
+    """With a judge that is made up."""
 
     def zip(self, name, files):
         path = self.given / name
@@ -273,6 +277,29 @@ class Made(unittest.TestCase):
                          {"name", "score", "max_score", "status", "output", "visibility"})
         self.assertIn("## Lab 04.1, Rescale: passed (100%)",
                       (self.out / "students/alice/feedback.md").read_text())
+
+
+@unittest.skipUnless((ROOT / "build/emulator/lab.json").exists(), "build lab_judge first")
+class Verb(Folder):
+    """make grade, as docs/instructor.md says it."""
+
+    def make(self, *words):
+        done = subprocess.run(["make", "-s", "-C", ROOT, "grade", *words], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_verdict_is_no_error_of_the_tool(self):
+        self.write("01.1/qk.cuh", "this is no C++")
+        code, said = self.make(f"DIR={self.given}", "SINGLE=1", "LAB=01.1", "SEED=0", f"OUT={self.out}")
+        self.assertNotEqual(code, 0)
+        self.assertIn("0 of 1 passed", said)
+        self.assertNotIn("CMake Error", said)
+        self.assertEqual(json.loads((self.out / "grades.json").read_text())["seed"], 0)
+
+    def test_no_folder(self):
+        code, said = self.make()
+        self.assertNotEqual(code, 0)
+        self.assertIn("Which submissions?", said)
+        self.assertNotIn("CMake Error", said)
 
 
 # --------------------------------------------------------------------------------------------------
