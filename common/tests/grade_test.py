@@ -114,6 +114,9 @@ class Made(Folder):
         self.write("doejane_71_9042_fused-2.cuh")
         self.write("doejohn_LATE_72_9043_fused.cuh", "wrong")
         self.write("Jim Doe_73_assignsubmission_file_/fused.cuh")
+        self.write("Jim Doe_73_assignsubmission_onlinetext/onlinetext.html")
+        self.write("Ann_Mary_76_assignsubmission_file_fused.cuh")
+        self.write("Default group_assignsubmission_file/fused.cuh")
         self.zip("poe_74_9044_homework.zip", {"homework/fused.cuh": "right", "__MACOSX/._fused.cuh": "x"})
         self.write("de_la_cruz_75_9045_fused.cuh")
         self.write("anon_K8x2q_9046_fused.cuh")
@@ -122,7 +125,7 @@ class Made(Folder):
         self.assertEqual({name: (row["passed"], row["late"]) for (name, _), row in rows.items()},
                          {"doejane_71": (True, False), "doejohn_72": (False, True), "Jim Doe_73": (True, None),
                           "poe_74": (True, False), "de_la_cruz_75": (True, False), "anon_K8x2q": (True, False),
-                          "anon_07171": (False, True)})
+                          "anon_07171": (False, True), "Ann_Mary_76": (True, None), "Default group": (True, None)})
         with open(self.out / "grades.csv", newline="") as file:
             late = {row["student"]: row["late"] for row in csv.DictReader(file)}
         self.assertEqual((late["doejohn_72"], late["poe_74"], late["Jim Doe_73"]), ("yes", "no", ""))
