@@ -130,7 +130,7 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
     const TensorData data(which, seed, distribution == Distribution::outliers);
     const std::int64_t head_elements = rows * problem.head_dim;
     values = make_elements(data, 0, problem.batch * heads * head_elements, DType::fp32);
-    scale = store(dtype, heads, head_elements, values);
+    scale = store(dtype, heads, head_elements, values, problem.one_factor);
   };
   const DType cache = problem.cache_dtype();
   make(Tensor::q, problem.dtype, problem.heads, problem.seq, inputs.q, inputs.q_scale);
@@ -140,8 +140,13 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
 }
 
 std::vector<float> store(DType dtype, int heads, std::int64_t head_elements,
-                         std::vector<float>& values) {
+                         std::vector<float>& values, bool one_factor) {
   std::vector<float> scales;
+  if (one_factor) {  // as if there were one head
+    scales = store(dtype, 1, heads * head_elements, values);
+    if (!scales.empty()) scales.assign(heads, scales.front());
+    return scales;
+  }
   if (is_fp8(dtype)) {
     const float largest = dtype == DType::e4m3 ? E4M3::LARGEST : E5M2::LARGEST;
     scales.assign(heads, 1);

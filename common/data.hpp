@@ -33,9 +33,9 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
 
 // Brings a tensor [B, heads, rows, columns] into its dtype, in place: each element to the nearest.
 // For 8 bits each head is first divided by a scale that makes its largest element the dtype's
-// largest number, and the scales are returned.
+// largest number, and the scales are returned; with `one_factor` all heads by the same one.
 std::vector<float> store(DType dtype, int heads, std::int64_t head_elements,
-                         std::vector<float>& values);
+                         std::vector<float>& values, bool one_factor = false);
 
 // The page that holds the keys from j · page_size on of sequence b, at [b · max_pages + j]: all
 // pages, shuffled, so that a kernel that goes on to the next page in memory is found out. -1 where

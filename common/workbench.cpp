@@ -99,6 +99,10 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
 }
 
 ErrorReport Workbench::compare_with_oracle(const BufferSet& set, const Variant& variant) const {
+  if (variant.finish) {
+    variant.finish(problem_, set.arguments(), nullptr);
+    synchronize();
+  }
   const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);

@@ -76,3 +76,17 @@ function(al_list_stages out)
   file(GLOB stages RELATIVE ${AL_ROOT} ${AL_ROOT}/[0-9][0-9]_*)
   set(${out} ${stages} PARENT_SCOPE)
 endfunction()
+
+# al_lab_targets(out PRESET LABS): what judging these labs needs built; LABS as in 01.1,09.2, or all of
+# them when it is empty.
+function(al_lab_targets out preset labs)
+  set(targets al_lab lab_judge)
+  file(GLOB headers RELATIVE ${AL_ROOT} ${AL_ROOT}/[0-9][0-9]_*/lab/headers.hpp)
+  foreach(path ${headers})
+    string(REGEX MATCH "^([0-9]+)_[^/]*" chapter ${path})
+    if(preset STREQUAL "emulator" AND (labs STREQUAL "" OR labs MATCHES "(^|[^0-9])${CMAKE_MATCH_1}\\."))
+      list(APPEND targets ${chapter}_lab_headers)
+    endif()
+  endforeach()
+  set(${out} ${targets} PARENT_SCOPE)
+endfunction()

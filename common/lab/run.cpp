@@ -63,11 +63,14 @@ void run_case(const Case& c, const Kernel& kernel, const std::string& folder, in
   const Problem& p = c.problem;
   const HostInputs inputs = make_inputs(p, c.data, c.seed);
   const std::vector<int> page_table = make_page_table(p, inputs.seed);
-  const std::vector<float> v =
-      c.v_transposed ? transposed(inputs.v, p.kv_seq, p.head_dim) : inputs.v;
+  const auto laid = [&](const std::vector<float>& x, bool turned) {
+    return turned ? transposed(x, p.kv_seq, p.head_dim) : x;
+  };
   const DeviceBuffer q_buffer = uploaded(encode(p.dtype, inputs.q), "Q"),
-                     k_buffer = uploaded(cache_bytes(p, inputs.k, page_table), "K"),
-                     v_buffer = uploaded(cache_bytes(p, v, page_table), "V"),
+                     k_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.k, c.k_transposed), page_table), "K"),
+                     v_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.v, c.v_transposed), page_table), "V"),
                      s_buffer = filled(p, Tensor::s, inputs, "S"),
                      p_buffer = filled(p, Tensor::p, inputs, "P"),
                      q_scale = uploaded(inputs.q_scale, "q_scale"),
