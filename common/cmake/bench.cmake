@@ -41,7 +41,10 @@ foreach(stage ${stages})
   endif()
   set(dtypes fp32,fp16)
   if(stage STREQUAL "06_fp8_prefetch_v3")
-    set(dtypes fp16,e4m3)
+    set(dtypes fp16,e4m3 --iters 100)
+    al_measure(build/cuda/bin/${stage} --config hdim64_seq4k,hdim128_seq8k,hdim256_seq16k --dtype e4m3
+               --one-factor --causal --full --variant hopper --iters 300
+               --json ${results}/${stage}_cudnn.json)
   endif()
   if(stage STREQUAL "08_wmma")
     set(configs tiny,hdim64_seq4k,hdim128_seq8k)
