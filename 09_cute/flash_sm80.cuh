@@ -8,63 +8,21 @@
 // the last tile first: the masked ones come first then, and the loop after them knows no mask.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "09_cute/flash_sm80.hpp"
-#include "09_cute/instructions.cuh"
-#include "09_cute/layouts.cuh"
+#include "09_cute/sm80_config.cuh"
+#include "09_cute/sm80_leaks.cuh"
 #include "09_cute/tile_order.cuh"
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
 #include "common/ptx/exp2.cuh"
-#include "common/ptx/fma2.cuh"
-#include "common/shared_arena.cuh"
 
 namespace al::cute_attention {
 
 using namespace cute;
 using cute::Tensor;  // not al::Tensor
-
-// The types of one instance: everything about who holds what is decided here, at compile time.
-// [snippet config]
-template <typename T_, int D_, int BLOCK_M_, int BLOCK_N_, int WARPS_>
-struct Sm80Config {
-  using T = T_;
-  static constexpr int D = D_, BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_, WARPS = WARPS_;
-  static constexpr int THREADS = 32 * WARPS;
-  static_assert(BLOCK_M % (16 * WARPS) == 0 && BLOCK_N % 16 == 0 && D % 16 == 0);
-
-  // Shared memory in boxes of 8 rows x 128 bytes (64 for D = 32).
-  static constexpr int BOX = std::min(D, 64);
-  using Box = SwizzledBox<BOX>;
-  using SmemQ = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_M>, Int<D>>{}));
-  using SmemK = decltype(tile_to_shape(Box{}, Shape<Int<BLOCK_N>, Int<D>>{}));
-  // V is stored as it comes, [BLOCK_N, D]; the product wants to see [D, BLOCK_N].
-  using SmemV = SmemK;
-  using SmemVt = decltype(composition(
-      SmemV{}, Layout<Shape<Int<D>, Int<BLOCK_N>>, Stride<Int<BLOCK_N>, _1>>{}));
-
-  // A warp's m16n8k16, the warps stacked along M. The tile of 16 in N lets one ldmatrix.x4 fetch
-  // two instructions' worth of B.
-  using Mma = TiledMMA<MMA_Atom<MmaOp<T>>, Layout<Shape<Int<WARPS>, _1, _1>>,
-                       Tile<Int<16 * WARPS>, _16, _16>>;
-
-  // Between global and shared memory: 16 bytes a thread, neighbours along a row.
-  static constexpr int ROWS_AT_ONCE = THREADS / (BOX / 8);
-  static_assert(BLOCK_M % ROWS_AT_ONCE == 0 && BLOCK_N % ROWS_AT_ONCE == 0);
-  using CopyThreads = Layout<Shape<Int<ROWS_AT_ONCE>, Int<BOX / 8>>, Stride<Int<BOX / 8>, _1>>;
-  using Load =
-      decltype(make_tiled_copy(Copy_Atom<CpAsync, T>{}, CopyThreads{}, Layout<Shape<_1, _8>>{}));
-  using Store = decltype(make_tiled_copy(Copy_Atom<UniversalCopy<uint128_t>, T>{}, CopyThreads{},
-                                         Layout<Shape<_1, _8>>{}));
-
-  static constexpr std::size_t shared() {
-    return shared_bytes<T[BLOCK_M * D], T[BLOCK_N * D], T[BLOCK_N * D]>();
-  }
-};
-// [/snippet]
 
 // Rounds a fragment to T, two elements an instruction.
 template <typename T, typename Engine, typename Layout>
@@ -79,55 +37,6 @@ __device__ __forceinline__ auto rounded(const Tensor<Engine, Layout>& x) {
     }
   }
   return y;
-}
-
-// The tensor cores multiply V also by the zeros in P of keys that a row does not see, and 0 · NaN
-// is NaN. So a block that finds an infinity or a NaN in a masked tile of V does its rows once more,
-// key by key: a warp a row, a lane every 32nd column. Slow, and seldom if ever run.
-// [snippet by_hand]
-template <typename Config, typename T>
-__device__ __attribute__((noinline)) void attention_by_hand(const T* Q, const T* K, const T* V,
-                                                            T* O, float* LSE, KernelShape shape,
-                                                            TileOrder order) {
-  constexpr int D = Config::D;
-  // Found again here: nothing is kept for it through the loop.
-  const auto [bh, tile_m] = order(blockIdx.x);
-  const int row0 = tile_m * Config::BLOCK_M, rows = min(Config::BLOCK_M, shape.Nq - row0);
-  Q += std::size_t(bh) * shape.Nq * D;
-  K += std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
-  V += std::size_t(shape.kv_head(bh)) * shape.Nkv * D;
-  O += std::size_t(bh) * shape.Nq * D;
-  const int lane = threadIdx.x % 32;
-  for (int i = row0 + threadIdx.x / 32; i < row0 + rows; i += Config::WARPS) {
-    float m = -std::numeric_limits<float>::infinity(), l = 0, o[D / 32] = {};
-    for (int j = 0; j < shape.visible_keys(i); ++j) {
-      float s = 0;
-      for (int d = lane; d < D; d += 32) s += float(Q[i * D + d]) * float(K[j * D + d]);
-      for (int x = 16; x > 0; x /= 2) s += __shfl_xor_sync(0xffffffff, s, x);
-      s *= shape.scale;
-      const float m_new = fmaxf(m, s);
-      const float shrink = expf(m - m_new), p = expf(s - m_new);
-      for (int x = 0; x < D / 32; ++x) o[x] = o[x] * shrink + p * float(V[j * D + lane + 32 * x]);
-      l = l * shrink + p;
-      m = m_new;
-    }
-    for (int x = 0; x < D / 32; ++x) O[i * D + lane + 32 * x] = T(l == 0 ? 0 : o[x] / l);
-    if (LSE && lane == 0) LSE[std::size_t(bh) * shape.Nq + i] = m + logf(l);
-  }
-}
-// [/snippet]
-
-// Are these values finite? 0 · x is 0 then, and NaN for an infinity or a NaN.
-template <typename Engine, typename Layout>
-__device__ __forceinline__ bool all_finite(const Tensor<Engine, Layout>& x) {
-  using T = typename Engine::value_type;
-  using T2 = std::conditional_t<std::is_same_v<T, half_t>, __half2, __nv_bfloat162>;
-  const Tensor pairs = recast<const T2>(x);
-  const T2 zero{};
-  T2 sum{};
-#pragma unroll
-  for (int i = 0; i < size(pairs); ++i) sum = fma2(zero, pairs(i), sum);
-  return sum.x == zero.x && sum.y == zero.y;
 }
 
 // Starts to copy a tile of which `rows` rows exist; the others become zeros. `where`: the row and
@@ -170,15 +79,15 @@ __global__ void __launch_bounds__(Config::THREADS)
   constexpr int D = Config::D, BLOCK_M = Config::BLOCK_M, BLOCK_N = Config::BLOCK_N;
   constexpr float INF = std::numeric_limits<float>::infinity();
 
+  // [snippet tensors]
   const int thread = threadIdx.x;
   const auto [bh, tile_m] = order(blockIdx.x);
   const int row0 = tile_m * BLOCK_M;
   const int rows = min(BLOCK_M, shape.Nq - row0);
   const int keys = max(0, shape.visible_keys(row0 + rows - 1));  // that the last row sees
-  const int tiles = ceil_div(keys, BLOCK_N);
+  const int tiles = ceil_div(keys, BLOCK_N);                     // of keys
   const int whole = max(0, shape.visible_keys(row0)) / BLOCK_N;  // tiles that every row sees all of
 
-  // [snippet tensors]
   // Global memory, and its tiles.
   const auto matrix = [](auto* head, int height) {
     return make_tensor(make_gmem_ptr(head), make_shape(height, Int<D>{}),
@@ -301,7 +210,7 @@ __global__ void __launch_bounds__(Config::THREADS)
       m_new[r] = fmaxf(m_new[r], __shfl_xor_sync(0xffffffff, m_new[r], 2));
       grown |= m_new[r] > m[r];
     }
-    // Seldom, after the first tiles: a row's maximum has grown, what is summed up shrinks.
+    // A maximum has grown, so what is summed up shrinks. Seldom for one row, but the vote is of 32.
     if (__any_sync(0xffffffff, grown)) {
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {

@@ -27,7 +27,7 @@ void show(const char* name, const T& layout) {
 void layouts() {
   begin("layout");
   const auto rows = make_layout(Shape<_2, _4>{}, LayoutRight{});
-  const auto nested = Layout<Shape<_2, Shape<_2, _2>>, Stride<_4, Stride<_1, _8>>>{};
+  const auto nested = Layout<Shape<_2, Shape<_2, _2>>, Stride<_2, Stride<_1, _4>>>{};
   std::printf("row-major [2, 4]: ");
   print_layout(rows);
   std::printf("columns in two levels: ");
@@ -126,7 +126,7 @@ void fragments() {
 // The result of S = Q Kᵀ as the operand of P V: the same registers, read through another layout.
 bool relayout() {
   begin("relayout");
-  const auto C = make_layout(Shape<Shape<_2, _2>, _2, _8>{});  // of 32 rows x 64 keys
+  const auto C = make_layout(Shape<Shape<_2, _2>, _2, _16>{});  // of 32 rows x 128 keys
   const auto A = as_A_operand(C);
   show("as C (values, M, N)", C);
   show("as rows and columns", as_rows_and_columns(C));

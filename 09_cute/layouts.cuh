@@ -22,9 +22,8 @@ using SwizzledBox = decltype(composition(
 // (rows (2, MMA_M), columns (2, MMA_N)).
 template <typename Layout>
 __device__ constexpr auto as_rows_and_columns(const Layout& layout) {
-  const auto split = logical_divide(layout, Shape<_2>{});  // ((2, 2), MMA_M, MMA_N)
-  return make_layout(make_layout(get<0, 1>(split), get<1>(split)),
-                     make_layout(get<0, 0>(split), get<2>(split)));
+  return make_layout(make_layout(get<0, 1>(layout), get<1>(layout)),
+                     make_layout(get<0, 0>(layout), get<2>(layout)));
 }
 
 // The same fragment seen as the A operand of the next product: m16n8k16 wants of A, for 16 columns,

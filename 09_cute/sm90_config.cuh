@@ -127,6 +127,7 @@ struct Sm90Shared {
   Work& next_work;
 };
 
+// [snippet ring]
 // Where someone is in a ring of buffers: which one, and whether the lap is odd. Each barrier of a
 // ring has one phase a lap, and waits are for the lap's parity. "Empty" is waited for with the
 // parity of the lap before, which in the first lap counts as over.
@@ -139,6 +140,7 @@ struct Ring {
     if (++stage == STAGES) stage = 0, lap ^= 1;
   }
 };
+// [/snippet]
 
 template <typename Config>
 __device__ int visible(const Sm90Shape& shape, int row) {

@@ -33,6 +33,9 @@ std::string refuse_sm80(const Problem& p, const DeviceInfo& device) {
   if (device.sm < 80)
     return "cp.async and this mma.sync need sm_80; this device is sm_" + std::to_string(device.sm) +
            ": stages 01 to 08 run here";
+  if (p.head_dim == 256 && device.shared_per_block < 128 * 1024)
+    return "a block of head dimension 256 needs 128 KiB of shared memory, and there are " +
+           std::to_string(device.shared_per_block / 1024);
   return refuse_shape(p);
 }
 

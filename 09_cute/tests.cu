@@ -218,7 +218,13 @@ TEST_CASE("what the stage does not do is refused by name") {
   const Variant& variant = find_variant(stage_09_cute, "flash_sm80");
   DeviceInfo turing;
   turing.sm = 75;
-  Problem p = problem(1, 1, 64, 64, 64, true);
+  DeviceInfo small = device();
+  small.shared_per_block = 99 * 1024;  // as sm_86 and sm_89
+  Problem p = problem(1, 1, 64, 64, 256, true);
+  CHECK(variant.refuse(p, small).find("128 KiB") != std::string::npos);
+  CHECK(variant.refuse(p, device()) == "");
+  p.head_dim = 64;
+  CHECK(variant.refuse(p, small) == "");
   CHECK(variant.refuse(p, turing).find("sm_75") != std::string::npos);
   p.dtype = DType::fp32;
   CHECK(variant.refuse(p, device()).find("fp32") != std::string::npos);

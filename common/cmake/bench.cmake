@@ -1,4 +1,4 @@
-# make bench: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
+# make bench [STAGE=01_naive_qk]: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 # A run whose results file tells why, row by row, when this GPU can do nothing of what was asked.
@@ -14,8 +14,12 @@ endfunction()
 
 al_results_folder(results)
 al_setup(BACKEND cuda)
-al_build(cuda)
-al_list_stages(stages)
+if(STAGE)
+  set(stages ${STAGE})
+else()
+  al_list_stages(stages)
+endif()
+al_build(cuda ${stages})
 foreach(stage ${stages})
   set(configs tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k)
   if(stage STREQUAL "02_softmax")
@@ -30,9 +34,7 @@ foreach(stage ${stages})
     al_measure(${run} --config decode_64k_gqa --batch 8 --variant tensor_cores,overlapped
                --json ${results}/${stage}_batch.json)
     al_measure(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
-               --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
-    al_measure(${run} --heads 16 --head-dim 64 --variant one_launch,overlapped
-               --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
+               --page-size 0,16,64 --json ${results}/${stage}_pages.json)
     al_measure(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
                --json ${results}/${stage}_splits.json)
     continue()
@@ -46,14 +48,14 @@ foreach(stage ${stages})
     set(dtypes fp16,bf16)
   endif()
   if(stage STREQUAL "09_cute")
-    # 100 samples: within the first hundred milliseconds the GPU runs into its power limit.
-    set(dtypes fp16 --iters 100)
+    # Within the first hundred milliseconds the GPU runs into its power limit: many samples.
+    set(dtypes fp16 --iters 300)
     al_measure(build/cuda/bin/${stage} --config ${configs} --dtype bf16 --causal --full
                --variant flash_sm80,flash_sm90 --iters 100 --json ${results}/${stage}_bf16.json)
     foreach(head_dim 64 128 256)  # 16K tokens, heads x head_dim = 2048
       math(EXPR heads "2048 / ${head_dim}")
       al_measure(build/cuda/bin/${stage} --heads ${heads} --head-dim ${head_dim} --dtype fp16
-                 --causal --full --variant best --sweep seq=512:16384 --tokens 16384
+                 --causal --full --variant best --sweep seq=512:16384 --tokens 16384 --iters 100
                  --json ${results}/${stage}_seq_d${head_dim}.json)
     endforeach()
   endif()

@@ -1,4 +1,4 @@
-"""Tests of common/yardsticks/pytorch.py, as far as they need no torch:
+"""Tests of common/yardsticks/pytorch.py and in_turn.py, as far as they need no torch:
 python3 common/tests/pytorch_yardstick_test.py"""
 
 import contextlib
@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -191,6 +192,29 @@ class Files(unittest.TestCase):
         self.assertEqual(code, 77)
         self.assertIn("skipped", said)
         self.assertEqual(self.path.read_bytes(), before)
+
+
+class InTurn(unittest.TestCase):
+    """in_turn.py, as a user starts it."""
+
+    def run_it(self, *arguments):
+        script = "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; " \
+                 "import runpy; sys.path.insert(0, sys.argv[0].rsplit('/', 1)[0]); " \
+                 "runpy.run_path(sys.argv[0], run_name='__main__')"
+        path = ROOT / "common" / "yardsticks" / "in_turn.py"
+        done = subprocess.run([sys.executable, "-c", script, str(path), *arguments],
+                              capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    def test_a_shape_that_is_not_known(self):
+        code, said = self.run_it("--config", "tiny")
+        self.assertEqual(code, 2)
+        self.assertIn("hdim64_seq4k, hdim128_seq8k, hdim256_seq16k", said)
+
+    def test_without_torch_it_is_77(self):
+        code, said = self.run_it()
+        self.assertEqual(code, 77)
+        self.assertEqual(said.count("\n"), 1)
 
 
 if __name__ == "__main__":

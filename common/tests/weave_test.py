@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -309,19 +310,25 @@ class Ladder(Chapters):
     def test_one_row_for_each_chapter(self):
         lines = self.woven(f"ladder gpu=h200 {self.WHICH}").split("\n")
         self.assertEqual(lines[2:6], [
-            "| [01 · Scores](01_naive_qk/README.md) | reuse | Q Kᵀ | 7.12 | 38.6 TFLOP/s | 61 % FFMA |",
-            "| [04 · One kernel](04_fused_v1/README.md) | two ideas, in turn | attention | 4.00 "
-            "| 68.8 TFLOP/s | 109 % FFMA |",
-            "| [07 · Decoding](07_decoding/README.md) | split | one query | 0.500 | 4146 GB/s "
-            "| 90 % read |", ""])
+            "| [01 · Scores](01_naive_qk/README.md) | reuse | Q Kᵀ | `tiles` | 7.12 | 38.6 TFLOP/s | 61 % FFMA |",
+            "| [04 · One kernel](04_fused_v1/README.md) | two ideas, in turn | attention | `fused` "
+            "| 4.00 | 68.8 TFLOP/s | 109 % FFMA |",
+            "| [07 · Decoding](07_decoding/README.md) | split | one query | `split` | 0.500 "
+            "| 4146 GB/s | 90 % read |", ""])
         self.assertIn("; hdim64_seq4k, else decode_64k; fp16, else fp32; full; ", lines[6])
+
+    def test_a_chapter_may_name_the_kernel_that_it_ships(self):
+        with unittest.mock.patch.object(weave, "SHIPPED", {"04_fused_v1": "slow"}):
+            text = self.woven(f"ladder gpu=h200 {self.WHICH}")
+        self.assertIn("| `slow` | 9.00 |", text)
+        self.assertIn("fastest kernel, of 04 the one that runs by default;", text)
 
     def test_of_several_operations_the_whole(self):
         several = results([row("online", 1, "04_fused_v1"), row("pipeline", 9, "04_fused_v1", problem=1)],
                           [problem(operation="softmax"), problem(operation="probabilities")])
         self.write("docs/results/h200/04_fused_v1.json", json.dumps(several))
         text = self.woven(f"ladder gpu=h200 {self.WHICH}")
-        self.assertIn("| two ideas, in turn | softmax(Q Kᵀ) | 9.00 |", text)
+        self.assertIn("| two ideas, in turn | softmax(Q Kᵀ) | `pipeline` | 9.00 |", text)
 
     def test_errors(self):
         self.assertIn("no file in docs/results/t4",
