@@ -44,8 +44,10 @@ TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device);
 
 // Enqueues flash_sm90.cuh's kernel for head_dim D: 64, 128 or 256. Each D is a translation unit of
 // its own, so that the build is parallel. a.workspace: an int that is 0, and is left 0.
+// `packed`: log2 of the query heads that a tile takes together, at most 6; 2^packed divides the
+// heads that share a key/value head.
 template <int D>
-void launch_flash_sm90(const Problem& p, const Arguments& a, Stream stream);
+void launch_flash_sm90(int packed, const Problem& p, const Arguments& a, Stream stream);
 
 // The same with the first `steps` steps alone, 0 … 4, or with all 6; for fp16, causal, D = 64 and
 // 128.

@@ -77,12 +77,35 @@ struct Sm90Config {
 };
 // [/snippet]
 
+// The problem as the kernel counts it. Packed, query heads that share keys are one head: its first
+// rows are the first queries of 2^PACKED heads, then come their second queries, and so on. So a few
+// queries of each fill a tile, and what they all read is read once.
+// [snippet packed]
+struct Sm90Shape : KernelShape {
+  int packed;  // log2. heads, group and Nq are of the heads as they are packed
+
+  Sm90Shape(const Problem& p, int log2) : KernelShape(p), packed(log2) {
+    heads >>= packed, group >>= packed, Nq <<= packed;
+  }
+  // Keys that a packed row sees; negative or 0: none.
+  __device__ int visible_keys(int row) const {
+    return causal ? (row >> packed) + 1 + Nkv - (Nq >> packed) : Nkv;
+  }
+  // Where a packed row lies in [B · Hq · Nq].
+  __device__ std::size_t row_of(int bh, int row) const {
+    const int head = row & ((1 << packed) - 1);
+    return ((std::size_t(bh) << packed) + head) * (Nq >> packed) + (row >> packed);
+  }
+};
+// [/snippet]
+
 struct Sm90Arguments {
-  TensorMap Q, K, V, O;  // [B, H, N, D]; a copy takes 64 columns of some rows of one head
+  TensorMap Q, O;  // [B, H, N, packed, D]; a copy takes 64 columns of 64 packed rows
+  TensorMap K, V;  // [B, H, N, D]; a copy takes 64 columns of BLOCK_N rows
   const void *Q_data, *K_data, *V_data;  // the same by address; see without_leaks()
   float* LSE;                            // [B, Hq, Nq] or nullptr
   int* counter;                          // tiles given away so far; 0 before and after a launch
-  KernelShape shape;
+  Sm90Shape shape;
   TileOrder order;
 };
 
@@ -113,14 +136,14 @@ struct Ring {
 // [/snippet]
 
 template <typename Config>
-__device__ int visible(const KernelShape& shape, int row) {
-  return Config::CAUSAL ? min(shape.Nkv, row + 1 + shape.Nkv - shape.Nq) : shape.Nkv;
+__device__ int visible(const Sm90Shape& shape, int row) {
+  return Config::CAUSAL ? min(shape.Nkv, shape.visible_keys(row)) : shape.Nkv;
 }
 
 // Tiles of keys that a row sees. At least one: a row that sees no key is masked, and its zeros are
 // written, like all others.
 template <typename Config>
-__device__ int tiles_seen_by(const KernelShape& shape, int row) {
+__device__ int tiles_seen_by(const Sm90Shape& shape, int row) {
   return max(1, ceil_div(visible<Config>(shape, row), Config::BLOCK_N));
 }
 
