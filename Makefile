@@ -1,4 +1,5 @@
-# Every rule is one CMake call; what it does is in common/cmake/.
+# Every rule is one CMake call; what it does is in common/cmake/. grade has a second line, for its
+# exit code is a verdict, and a CMake script has no other end than 0 and an error of its own.
 
 STAGES := $(wildcard [0-9][0-9]_*)
 cmake := @cmake -DARGS="$(ARGS)"
@@ -9,13 +10,13 @@ cmake := @cmake -DARGS="$(ARGS)"
 help:
 	@cmake -E cat common/cmake/help.txt
 
-ladder test bench results docs plots site format:
+ladder docs plots site format:
 	$(cmake) -P common/cmake/$@.cmake
 
 $(STAGES):
 	$(cmake) -DSTAGE=$@ -P common/cmake/chapter.cmake
 
-sweep profile:
+test bench results sweep profile:
 	$(cmake) -DSTAGE=$(STAGE) -P common/cmake/$@.cmake
 
 site-serve site-look: site
@@ -28,7 +29,9 @@ lab-watch:
 	@cmake -DLAB="$(LAB)" -DGPU="$(GPU)" -DSEED="$(SEED)" -DWATCH=1 -P common/cmake/lab.cmake
 
 grade:
-	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -DSEED="$(SEED)" -DJOBS="$(JOBS)" -DOUT="$(OUT)" -DAGAIN="$(AGAIN)" -DSINGLE="$(SINGLE)" -P common/cmake/grade.cmake
+	@cmake -DDIR="$(DIR)" -DLAB="$(LAB)" -P common/cmake/grade.cmake
+	@python3 common/lab/grade.py "$(DIR)" $(if $(LAB),--lab "$(LAB)") $(if $(SEED),--seed "$(SEED)") \
+	   $(if $(JOBS),--jobs "$(JOBS)") $(if $(OUT),--out "$(OUT)") $(if $(AGAIN),--again) $(if $(SINGLE),--single)
 
 clean:
 	@cmake -E rm -rf build/cuda build/emulator build/emulator-asan

@@ -19,6 +19,7 @@
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
 #include "common/ptx/bulk_copy.cuh"
+#include "common/ptx/dependent_launch.cuh"
 #include "common/ptx/mbarrier.cuh"
 #include "common/ptx/named_barrier.cuh"
 #include "common/ptx/pin.cuh"
@@ -160,6 +161,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     fence_mbarrier_init();
   }
   __syncthreads();  // the barriers are there before anyone waits
+  wait_for_kernels_in_front();  // tile_V: all before this line is done while that ends
   Place<1> Q_place;
   Place<STAGES> K_place, V_place;
 
@@ -401,7 +403,8 @@ void launch_attention_wgmma(const Problem& p, const Operands& x, Stream stream) 
           .grid = dim3(std::min(work.m_tiles * work.heads, device().sms)),
           .block = dim3(Tile::THREADS),
           .shared_bytes = Tile::shared(),
-          .stream = stream},
+          .stream = stream,
+          .overlaps = true},
          map(x.q, p.seq, p.heads, Tile::BLOCK_M), map(x.k, p.kv_seq, p.kv_heads, Tile::BLOCK_N),
          static_cast<const T*>(x.v), x.out, x.out_dtype, x.lse, x.scales,
          x.scale_P ? kShift<T> : 0.0f, x.key_groups, work, KernelShape(p));

@@ -94,6 +94,11 @@ struct MmaTile {
   using Q_tile = std::byte[BLOCK_M * ROW];
   using KV_tiles = std::byte[STAGES][TILE];
   static constexpr std::size_t shared() { return shared_bytes<Q_tile, KV_tiles, KV_tiles>(); }
+  // More than half of what an SM has, where a block is to have it to itself: 130 registers a thread
+  // keep a second one out, 128 would not.
+  static std::size_t at_least() {
+    return BLOCKS_PER_SM == 1 ? device().shared_per_block / 2 + 1024 : 0;
+  }
 };
 
 // [snippet kernel]
@@ -241,7 +246,7 @@ void launch_attention_mma(const Problem& p, const Operands& x, Stream stream) {
          {.name = "attention_mma",
           .grid = dim3(p.batch * p.heads * ceil_div(p.seq, Tile::BLOCK_M)),
           .block = dim3(Tile::THREADS),
-          .shared_bytes = Tile::shared(),
+          .shared_bytes = std::max(Tile::shared(), Tile::at_least()),
           .stream = stream},
          static_cast<const T*>(x.q), static_cast<const T*>(x.k), static_cast<const T*>(x.v), x.out,
          x.out_dtype, x.lse, x.scales, x.scale_P ? kShift<T> : 0.0f, x.key_groups, KernelShape(p));

@@ -12,6 +12,7 @@
 #include "06_fp8_prefetch_v3/fragments.cuh"
 #include "common/kernel_shape.cuh"
 #include "common/launch.cuh"
+#include "common/ptx/dependent_launch.cuh"
 #include "common/vector.cuh"
 
 namespace al::fp8 {
@@ -195,6 +196,7 @@ __global__ void quantise(const From* X, std::uint8_t* X8, const float* scale, DT
 template <typename From>
 __global__ void tile_V(const From* V, std::uint8_t* V_tiles, const float* scale, DType format,
                        int heads, int Nkv, int D, int groups, int total) {
+  launch_dependents();  // the kernel that will read the tiles
   const int at = blockIdx.x * blockDim.x + threadIdx.x;
   if (at >= total) return;
   const int d = at % (D / 4) * 4, group = at / (D / 4) % groups, bh = at / (D / 4) / groups;

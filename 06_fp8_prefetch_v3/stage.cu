@@ -3,6 +3,7 @@
 #include "06_fp8_prefetch_v3/stage.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -129,13 +130,17 @@ void launch_hopper(const Problem& p, const Arguments& a, Stream stream) {
   launch_wgmma(p, with_tiles(p, a, key_groups_wgmma(p), stream), stream);
 }
 
-// In 8 bits wgmma lines 32 products up under the largest and cuts off what lies 2^-12 or 2^-13
-// below it. Where a spike of 20 in Q meets one in K, the largest product is 17 times a score's
-// usual size: the ends of 31 others are off by √31 · 0.6 · 17 · 2^-12 = 2^-6 of that size, and in
-// the worst of thousands of rows by four times as much. The emulator's sums are exact.
-Slack slack_hopper(const Problem&) {
-  return {.scores = device().backend == "emulator" ? 0 : 0x1p-4};
+// [snippet cut]
+// In 8 bits wgmma lines 32 products and the sum so far up under the largest of them, and cuts off
+// what lies 2^-13 below its leading bit. So each of the D + D / 32 numbers that make a score is off
+// by anything up to 2^-13 of the largest; as a root mean square by 1 / √3 of that, and all together
+// by √(D + D / 32) times as much. Eight times that, for the largest error of thousands. The
+// emulator's sums are exact.
+Slack slack_hopper(const Problem& p) {
+  if (device().backend == "emulator") return {};
+  return {.products = 8 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13};
 }
+// [/snippet]
 
 Cost cost_hopper(const Problem& p) {
   return {.tensor_fp8_flops = minimum_work(p).flops,

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 namespace al {
 
@@ -30,5 +31,15 @@ class DeviceBuffer {
   struct Memory;
   std::unique_ptr<Memory> memory_;
 };
+
+// A buffer with these elements; none: no buffer.
+template <typename T>
+DeviceBuffer uploaded(const std::vector<T>& elements, const char* name) {
+  const std::size_t bytes = elements.size() * sizeof(T);
+  if (bytes == 0) return {};
+  DeviceBuffer buffer(bytes, name);
+  buffer.write(elements.data(), bytes);
+  return buffer;
+}
 
 }  // namespace al

@@ -96,7 +96,8 @@ double score_rounding(const Problem& problem) {
 double slack_of_scores(const Problem& problem, const ReferenceRows& reference, std::size_t r,
                        const Slack& slack) {
   const double part = slack.scores + score_rounding(problem);
-  return part == 0 ? 0 : part * reference.score_scale[r];
+  return (part == 0 ? 0 : part * reference.score_scale[r]) +
+         (slack.products == 0 ? 0 : slack.products * reference.product_scale[r]);
 }
 
 void compare_result(const Problem& problem, const ReferenceRows& reference,

@@ -21,8 +21,9 @@ struct ErrorReport {
 // What a variant allows itself beyond that, because it rounds where the plain implementation does
 // not; with the reason beside it.
 struct Slack {
-  double scores = 0;  // error of a score, as a part of ReferenceRows::score_scale
-  double out = 0;     // error of an element of O, as a part of row_scale
+  double scores = 0;    // error of a score, as a part of ReferenceRows::score_scale
+  double products = 0;  // the same as a part of ReferenceRows::product_scale
+  double out = 0;       // error of an element of O, as a part of row_scale
 };
 
 // `result` is [rows, columns] for reference.rows; `lse` is [rows], or empty when not computed.

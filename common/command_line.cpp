@@ -63,6 +63,7 @@ void declare_options(CLI::App& app, CommandLine& line, const Program& program) {
   list("--dtype", "TYPE[,...]",
        "fp32, fp16, bf16, e4m3 or e5m2. Default: fp16. 8 bits: with a scale a head; O is fp16.");
   list("--kv-dtype", "TYPE[,...]", "Of K and V. Default: --dtype.");
+  flag("--one-factor", "Of 8-bit inputs: the same scale for all heads, as cuDNN wants it.");
   value("--kv-len", "N[,...]", "Keys that each sequence has, or random. Default: all of them.");
   list("--page-size", "N[,...]",
        "K and V in pages of so many keys: 16, 32, 64, 128 or 256; 0: whole.");

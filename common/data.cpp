@@ -130,7 +130,7 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
     const TensorData data(which, seed, distribution == Distribution::outliers);
     const std::int64_t head_elements = rows * problem.head_dim;
     values = make_elements(data, 0, problem.batch * heads * head_elements, DType::fp32);
-    scale = store(dtype, heads, head_elements, values);
+    scale = store(dtype, heads, head_elements, values, problem.one_factor);
   };
   const DType cache = problem.cache_dtype();
   make(Tensor::q, problem.dtype, problem.heads, problem.seq, inputs.q, inputs.q_scale);
@@ -140,8 +140,13 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
 }
 
 std::vector<float> store(DType dtype, int heads, std::int64_t head_elements,
-                         std::vector<float>& values) {
+                         std::vector<float>& values, bool one_factor) {
   std::vector<float> scales;
+  if (one_factor) {  // as if there were one head
+    scales = store(dtype, 1, heads * head_elements, values);
+    if (!scales.empty()) scales.assign(heads, scales.front());
+    return scales;
+  }
   if (is_fp8(dtype)) {
     const float largest = dtype == DType::e4m3 ? E4M3::LARGEST : E5M2::LARGEST;
     scales.assign(heads, 1);
@@ -208,6 +213,14 @@ std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostIn
   const TensorData data(tensor, inputs.seed, inputs.distribution == Distribution::outliers);
   const DType dtype = tensor == Tensor::s ? problem.score_dtype() : problem.dtype;
   return make_elements(data, row * problem.kv_seq, problem.kv_seq, dtype);
+}
+
+DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
+  if (!reads(p.operation, tensor)) return {};
+  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
+  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
+  fill_on_device(p, tensor, inputs, buffer.data());
+  return buffer;
 }
 
 float round_to(DType dtype, float value) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/buffer.hpp"
 #include "common/problem.hpp"
 
 namespace al {
@@ -32,9 +33,9 @@ HostInputs make_inputs(const Problem& problem, Distribution distribution, std::u
 
 // Brings a tensor [B, heads, rows, columns] into its dtype, in place: each element to the nearest.
 // For 8 bits each head is first divided by a scale that makes its largest element the dtype's
-// largest number, and the scales are returned.
+// largest number, and the scales are returned; with `one_factor` all heads by the same one.
 std::vector<float> store(DType dtype, int heads, std::int64_t head_elements,
-                         std::vector<float>& values);
+                         std::vector<float>& values, bool one_factor = false);
 
 // The page that holds the keys from j · page_size on of sequence b, at [b · max_pages + j]: all
 // pages, shuffled, so that a kernel that goes on to the next page in memory is found out. -1 where
@@ -52,6 +53,9 @@ std::vector<float> input_row(const Problem& problem, Tensor tensor, const HostIn
 // The whole of S or P, in device memory at `data` (fill.cu). Masked entries become poison, as
 // DeviceBuffer::poison() has it, so that a kernel that reads one is found out.
 void fill_on_device(const Problem& problem, Tensor tensor, const HostInputs& inputs, void* data);
+// The same in a buffer of its own; none where the operation does not read it.
+DeviceBuffer filled(const Problem& problem, Tensor tensor, const HostInputs& inputs,
+                    const char* name);
 
 // Nearest value of `dtype`, ties to even, in 8 bits never beyond the largest; and the bytes a
 // kernel reads.

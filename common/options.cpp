@@ -204,6 +204,7 @@ std::vector<NamedProblem> parse_problems(const CommandLine& line, const Program&
     if (line.has("--causal")) masks.push_back(true);
     if (line.has("--full")) masks.push_back(false);
     if (masks.empty()) masks.push_back(named.problem.causal);
+    named.problem.one_factor = line.has("--one-factor");
     if (line.has("--kv-len")) named.problem.kv_len = parse_lengths(line, named.problem);
     for (DType dtype : dtypes.empty() ? std::vector{named.problem.dtype} : dtypes) {
       for (const std::optional<DType>& kv_dtype : kv_dtypes) {

@@ -217,4 +217,9 @@ Work minimum_work(const Problem& p) {
   return work;
 }
 
+const char* result_name(const Problem& p) {
+  if (p.operation == Operation::scores) return "S";
+  return reads(p.operation, Tensor::v) ? "O" : "P";
+}
+
 }  // namespace al

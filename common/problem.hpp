@@ -62,6 +62,8 @@ struct Problem {
   // Operation::softmax alone: S is fp32 whatever dtype is. So it is inside the pipelines; where
   // the softmax is timed for itself, S has dtype.
   bool fp32_scores = false;
+  // Of 8-bit inputs: all heads of a tensor have the same factor.
+  bool one_factor = false;
   // How many of its kv_seq keys each sequence has, [B], 0 … kv_seq; empty: all. Kernels read
   // Arguments::kv_len, for only the device may know: of these numbers a launch may use but the
   // size. Causal is aligned to a sequence's own last key.
@@ -118,5 +120,7 @@ struct Work {
   double bytes = 0;
 };
 Work minimum_work(const Problem& problem);
+
+const char* result_name(const Problem& problem);  // what is computed: "S", "P" or "O"
 
 }  // namespace al

@@ -122,6 +122,18 @@ void round_weights(DType dtype, std::span<float> p) {
   for (float& weight : p) weight = round_to(dtype, weight / largest * 256) / 256 * largest;
 }
 
+// sum_j p_j max(|s_j|, |scale| max_d |q_d k_jd|)
+double product_scale(double scale, int d_size, const float* q, const float* k,
+                     std::span<const double> s, std::span<const double> p) {
+  double sum = 0;
+  for (std::size_t j = 0; j < s.size(); ++j, k += d_size) {
+    float largest = 0;
+    for (int d = 0; d < d_size; ++d) largest = std::max(largest, std::abs(q[d] * k[d]));
+    sum += p[j] == 0 ? 0 : p[j] * std::max(std::abs(s[j]), std::abs(scale) * largest);
+  }
+  return sum;
+}
+
 // mean_j k_jd^2 of every key/value head: [B * Hkv, D].
 std::vector<double> mean_squared_keys(const Problem& problem, const std::vector<float>& k,
                                       int threads) {
@@ -190,6 +202,8 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
     result.exact_lse.resize(result.rows.size());
     result.plain_lse.resize(result.rows.size());
   }
+  const bool with_products = is_fp8(problem.dtype) && reads(operation, Tensor::q);
+  if (with_products) result.product_scale.resize(result.rows.size());
   parallel_for(std::ssize(result.rows), 4, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const RowPlace place(problem, inputs, result.rows[r]);
@@ -197,11 +211,13 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
       const float* v = inputs.v.data() + kv_offset;
       std::vector<double> exact(place.visible);
       std::vector<float> plain(place.visible);
+      std::vector<double> scores;
       if (reads(operation, Tensor::q)) {
         const float* q = inputs.q.data() + result.rows[r] * d_size;
         const float* k = inputs.k.data() + kv_offset;
         scores_row<double>(place.scale, d_size, q, k, exact);
         scores_row<float>(place.scale, d_size, q, k, plain);
+        if (with_products) scores = exact;
       } else {
         const Tensor tensor = has_softmax ? Tensor::s : Tensor::p;
         plain = input_row(problem, tensor, inputs, result.rows[r]);
@@ -210,6 +226,11 @@ void fill_steps(const Problem& problem, const HostInputs& inputs, int threads,
       }
       if (has_softmax) {
         result.exact_lse[r] = softmax_row<double>(exact);
+        if (with_products) {
+          result.product_scale[r] =
+              product_scale(place.scale, d_size, inputs.q.data() + result.rows[r] * d_size,
+                            inputs.k.data() + kv_offset, scores, exact);
+        }
         result.plain_lse[r] = softmax_row<float>(plain);
         round_weights(problem.dtype, plain);
       }

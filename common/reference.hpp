@@ -33,6 +33,9 @@ struct ReferenceRows {
   std::vector<double> row_scale;  // [rows]
   // The same of the scores behind them, as in the first line above, where Q and K are read.
   std::vector<double> score_scale;  // [rows]
+  // The largest number that is met on the way to a score, |scale| max(|q.k_j|, max_d |q_d k_jd|),
+  // on average over the keys as the softmax weighs them. Where Q and K are of 8 bits; else empty.
+  std::vector<double> product_scale;  // [rows]
   // Masked entries of S and P are not part of the result.
   int visible(const Problem& problem, std::size_t row_index) const;  // columns that count
 };

@@ -74,6 +74,9 @@ struct Variant {
   Slack (*slack)(const Problem&) = nullptr;
   // Enqueues the kernels. Inputs have been validated and not refused.
   void (*launch)(const Problem&, const Arguments&, Stream);
+  // Brings a library's result into the form that the check reads, where the library has none such;
+  // not a part of the time. nullptr: launch has.
+  void (*finish)(const Problem&, const Arguments&, Stream) = nullptr;
 };
 
 // Why the variant cannot run the problem: a feature that it does not take, or what it says itself.

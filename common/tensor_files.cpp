@@ -16,7 +16,7 @@ HostInputs load_inputs(const std::string& directory, const Problem& p, Distribut
                         std::vector<float>& values, std::vector<float>& scale) {
     if (!reads(p.operation, tensor)) return;
     values = read_npy((std::filesystem::path(directory) / file).string());
-    scale = store(dtype, heads, rows * p.head_dim, values);
+    scale = store(dtype, heads, rows * p.head_dim, values, p.one_factor);
   };
   read(Tensor::q, "q.npy", p.dtype, p.heads, p.seq, inputs.q, inputs.q_scale);
   read(Tensor::k, "k.npy", p.cache_dtype(), p.kv_heads, p.kv_seq, inputs.k, inputs.k_scale);

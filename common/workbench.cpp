@@ -38,29 +38,6 @@ std::vector<float> read_rows(const DeviceBuffer& out, const std::vector<std::int
   return decode(dtype, raw.data(), rows.size() * columns);
 }
 
-const char* result_name(const Problem& p) {
-  if (p.operation == Operation::scores) return "S";
-  return reads(p.operation, Tensor::v) ? "O" : "P";
-}
-
-template <typename T>
-DeviceBuffer uploaded(const std::vector<T>& elements, const char* name) {
-  const std::size_t bytes = elements.size() * sizeof(T);
-  if (bytes == 0) return {};
-  DeviceBuffer buffer(bytes, name);
-  buffer.write(elements.data(), bytes);
-  return buffer;
-}
-
-// S or P, where the operation reads it.
-DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
-  if (!reads(p.operation, tensor)) return {};
-  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
-  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
-  fill_on_device(p, tensor, inputs, buffer.data());
-  return buffer;
-}
-
 }  // namespace
 
 std::string too_large(const Problem& problem, std::size_t workspace_bytes) {
@@ -122,6 +99,10 @@ Workbench::Workbench(const Problem& problem, const HostInputs& inputs, std::size
 }
 
 ErrorReport Workbench::compare_with_oracle(const BufferSet& set, const Variant& variant) const {
+  if (variant.finish) {
+    variant.finish(problem_, set.arguments(), nullptr);
+    synchronize();
+  }
   const auto rows = read_rows(set.out, reference_.rows, reference_.columns, problem_.out_dtype());
   std::vector<float> lse;
   if (wants_lse(problem_)) lse = read_rows(set.lse, reference_.rows, 1, DType::fp32);

@@ -1,4 +1,4 @@
-# make bench: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
+# make bench [STAGE=01_naive_qk]: the published shapes on this GPU → docs/results/<gpu>/<stage>.json.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 # A run whose results file tells why, row by row, when this GPU can do nothing of what was asked.
@@ -14,8 +14,12 @@ endfunction()
 
 al_results_folder(results)
 al_setup(BACKEND cuda)
-al_build(cuda)
-al_list_stages(stages)
+if(STAGE)
+  set(stages ${STAGE})
+else()
+  al_list_stages(stages)
+endif()
+al_build(cuda ${stages})
 foreach(stage ${stages})
   set(configs tiny,hdim64_seq4k,hdim128_seq8k,hdim256_seq16k)
   if(stage STREQUAL "02_softmax")
@@ -30,9 +34,7 @@ foreach(stage ${stages})
     al_measure(${run} --config decode_64k_gqa --batch 8 --variant tensor_cores,overlapped
                --json ${results}/${stage}_batch.json)
     al_measure(${run} --config decode_64k,decode_64k_gqa --variant best --kv-dtype fp16,e4m3
-               --page-size 0,16,64,256 --json ${results}/${stage}_pages.json)
-    al_measure(${run} --heads 16 --head-dim 64 --variant one_launch,overlapped
-               --sweep seq=1024:1048576:x4 --json ${results}/${stage}_lengths.json)
+               --page-size 0,16,64 --json ${results}/${stage}_pages.json)
     al_measure(${run} --config decode_8k,decode_64k,decode_8k_gqa,decode_64k_gqa --sweep splits
                --json ${results}/${stage}_splits.json)
     continue()

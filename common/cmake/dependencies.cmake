@@ -17,14 +17,17 @@ FetchContent_Declare(
   GIT_SHALLOW TRUE SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_MakeAvailable(doctest CLI11 fmt nlohmann_json)
 
-# The emulator's threads are Boost.Context fibers, linked in: an installed library needs no Boost.
+# The emulator's threads are Boost.Context fibers, linked in: an installed library needs no Boost. What
+# is looked for is that part of Boost by its own name: Boost as a whole is "found" where its headers
+# are, with or without the libraries.
 if(AL_BACKEND STREQUAL "emulator")
   set(Boost_USE_STATIC_LIBS ON)
   set(BOOST_INCLUDE_LIBRARIES context)
   FetchContent_Declare(
     Boost
     URL https://github.com/boostorg/boost/releases/download/boost-${AL_FETCH_BOOST}/boost-${AL_FETCH_BOOST}.tar.xz
-    DOWNLOAD_EXTRACT_TIMESTAMP TRUE SYSTEM FIND_PACKAGE_ARGS CONFIG COMPONENTS context)
+    DOWNLOAD_EXTRACT_TIMESTAMP TRUE SYSTEM
+    FIND_PACKAGE_ARGS NAMES boost_context CONFIG)
   FetchContent_MakeAvailable(Boost)
 endif()
 

@@ -39,8 +39,14 @@ if(LAB AND NOT HINT AND NOT EXISTS ${AL_ROOT}/student/${LAB} AND NOT EXISTS ${AL
 endif()
 if(LAB AND NOT HINT)
   al_setup(BACKEND ${backend})
+  al_lab_targets(targets ${backend} "${LAB}")
+  file(GLOB headers ${AL_ROOT}/build/${backend}/[0-9][0-9]_*/CMakeFiles/*_lab_headers.dir/*.gch)
+  list(LENGTH targets needed)
+  if(EXISTS ${AL_ROOT}/${judge} AND needed EQUAL 3 AND NOT headers)
+    message(STATUS "Compiling this chapter's headers, once: that shortens each attempt")
+  endif()
   if(EXISTS ${AL_ROOT}/${judge})  # seconds at the most: not worth a line
-    execute_process(COMMAND ${CMAKE_COMMAND} --build build/${backend} --parallel ${AL_CORES} --target al_lab lab_judge
+    execute_process(COMMAND ${CMAKE_COMMAND} --build build/${backend} --parallel ${AL_CORES} --target ${targets}
                     WORKING_DIRECTORY ${AL_ROOT} OUTPUT_VARIABLE text ERROR_VARIABLE text
                     RESULT_VARIABLE code)
     if(NOT code EQUAL 0)
@@ -48,11 +54,11 @@ if(LAB AND NOT HINT)
     endif()
   else()
     message(STATUS "Building what the labs need, once: a minute or two")
-    al_build(${backend} al_lab lab_judge)
+    al_build(${backend} ${targets})
   endif()
 endif()
 if(begun AND NOT WATCH)
-  message(STATUS "Ready: edit, then 'make lab LAB=${LAB}'")
+  message(STATUS "Ready: the question is above and in student/${LAB}/README.md; edit, then 'make lab LAB=${LAB}'")
   return()
 endif()
 execute_process(COMMAND python3 common/lab/lab.py ${arguments} WORKING_DIRECTORY ${AL_ROOT}

@@ -16,6 +16,12 @@ if(NOT ncu)
 endif()
 al_build(cuda ${STAGE})
 separate_arguments(arguments UNIX_COMMAND "${ARGS}")
-# --check: each variant runs once, and nothing is timed.
-al_run(python3 docs/profiler.py --ncu ${ncu} --report build/profile/${STAGE}.ncu-rep --
-       build/cuda/bin/${STAGE} --check ${arguments})
+# --check: each variant runs once, and nothing is timed. Not al_run: the profiler has said in a
+# sentence what is wrong, and no call stack shall follow it.
+execute_process(COMMAND python3 docs/profiler.py --ncu ${ncu}
+                        --report build/profile/${STAGE}.ncu-rep --
+                        build/cuda/bin/${STAGE} --check ${arguments}
+                WORKING_DIRECTORY ${AL_ROOT} RESULT_VARIABLE code)
+if(NOT code EQUAL 0)
+  message(FATAL_ERROR "${STAGE} was not profiled (${code}): the lines above say why.")
+endif()

@@ -109,6 +109,13 @@ function(al_install_debian_packages)
     COMMAND ${compiler} -E -P -x c++ ${AL_ROOT}/common/cmake/host_libraries.txt
     OUTPUT_VARIABLE missing COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "[a-z0-9-]+-dev" missing "${missing}")
+  # The headers of Boost come all together, the libraries one by one.
+  execute_process(COMMAND ${compiler} -print-file-name=libboost_context.a
+                  OUTPUT_VARIABLE library OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(NOT IS_ABSOLUTE "${library}")  # not found: g++ says the name again
+    list(APPEND missing libboost-context-dev)
+    list(REMOVE_DUPLICATES missing)
+  endif()
   if(NOT missing)
     return()
   endif()

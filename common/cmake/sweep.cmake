@@ -21,5 +21,6 @@ foreach(head_dim 64 128)
   al_add_pytorch(${file})
 endforeach()
 # Decoding grows the keys alone.
-al_run(build/cuda/bin/07_flash_decoding --variant best --heads 16 --dtype fp16
-       --sweep seq=1024:131072 --json ${results}/07_flash_decoding_seq.json ${arguments})
+al_run(build/cuda/bin/07_flash_decoding --variant one_launch,overlapped --heads 16 --head-dim 64
+       --dtype fp16 --sweep seq=1024:1048576:x4 --json ${results}/07_flash_decoding_seq.json
+       ${arguments})

@@ -19,8 +19,10 @@ if(AL_BACKEND STREQUAL "emulator")
 endif()
 if(AL_ASAN)
   set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all)
-  # -O1: at -O3 g++ takes minutes for a file with UBSan.
-  target_compile_options(al_flags INTERFACE ${sanitizers} -O1 -fno-omit-frame-pointer -g)
+  # -O1: at -O3 g++ takes minutes for a file with UBSan. Reports name lines; where variables are
+  # would take a tenth of the build.
+  target_compile_options(al_flags INTERFACE ${sanitizers} -O1 -fno-omit-frame-pointer -g
+                                            -fno-var-tracking)
   target_link_options(al_flags INTERFACE ${sanitizers})
 endif()
 
@@ -35,15 +37,17 @@ endfunction()
 # is legal CUDA but not legal C++. In the checked build every load and store calls a function of
 # ours (emulator/): g++ inserts the calls, its own ThreadSanitizer is never linked. SRA would turn
 # a float4 load into four of 4 bytes, which a GPU does not.
+set(al_kernel_options "")
+if(AL_BACKEND STREQUAL "emulator")
+  set(al_kernel_options -g -fno-strict-aliasing -fno-threadsafe-statics
+                        -Wno-unknown-pragmas)  # #pragma unroll
+  if(NOT AL_ASAN)
+    list(APPEND al_kernel_options -fsanitize=thread -fno-tree-sra)
+  endif()
+endif()
 function(al_kernel_sources)
   al_cuda_sources(${ARGN})
-  if(AL_BACKEND STREQUAL "emulator")
-    set(options -g -fno-strict-aliasing -fno-threadsafe-statics -Wno-unknown-pragmas)  # #pragma unroll
-    if(NOT AL_ASAN)
-      list(APPEND options -fsanitize=thread -fno-tree-sra)
-    endif()
-    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${options}")
-  endif()
+  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${al_kernel_options}")
 endfunction()
 
 # Of files whose kernels take a TensorMap: else g++ says of each how GCC 4.5 would have passed it.
@@ -64,8 +68,12 @@ function(al_add_tests name)
 endfunction()
 
 function(al_label test)
-  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77
-                       LABELS $<IF:$<STREQUAL:${AL_BACKEND},cuda>,gpu,cpu>)
+  set_tests_properties(${test} PROPERTIES SKIP_RETURN_CODE 77)
+  if(AL_BACKEND STREQUAL "cuda")  # one at a time: tests that share a GPU share its memory
+    set_tests_properties(${test} PROPERTIES LABELS gpu RESOURCE_LOCK gpu)
+  else()
+    set_tests_properties(${test} PROPERTIES LABELS cpu)
+  endif()
 endfunction()
 
 # al_add_stage(NAME [PRIOR other_stage] [TILES tiles.cu...] [SOURCES more.cu...] [LIBRARIES targets...])
@@ -73,7 +81,7 @@ endfunction()
 #   NAME          the executable (main.cu), with the prior stages to compare with and build upon
 #   NAME_tests    tests.cu
 #   NAME_tiles    with TILES: main.cu with AL_TILES and the sweep's many kernels; built when asked for
-#   NAME_labs     lab/run*.cu: never built, but compile_commands.json then says how (lab/judge.py)
+#   NAME_labs     lab/run*.cu, as al_add_labs() has it
 function(al_add_stage name)
   cmake_parse_arguments(arg "" "PRIOR" "SOURCES;TILES;LIBRARIES" ${ARGN})
   if(arg_PRIOR AND NOT TARGET ${arg_PRIOR}_objects)  # this chapter is configured alone
@@ -102,12 +110,7 @@ function(al_add_stage name)
     target_link_libraries(${name}_tiles PRIVATE ${stages})
   endif()
 
-  file(GLOB lab_programs CONFIGURE_DEPENDS lab/run*.cu)
-  if(lab_programs)
-    al_kernel_sources(${lab_programs})
-    add_library(${name}_labs OBJECT EXCLUDE_FROM_ALL ${lab_programs})
-    target_link_libraries(${name}_labs PRIVATE al_common ${arg_LIBRARIES})
-  endif()
+  al_add_labs(${name} ${arg_LIBRARIES})
 
   # The architectures this build leaves out: that they compile is a test of its own.
   if(AL_BACKEND STREQUAL "cuda")
@@ -115,12 +118,48 @@ function(al_add_stage name)
     target_link_libraries(${name}_other_architectures PRIVATE al_common ${arg_LIBRARIES})
     set_property(TARGET ${name}_other_architectures
                  PROPERTY CUDA_ARCHITECTURES 75-real 80-real 89-real)
-    add_test(NAME ${AL_BUILD}/${name}/other_architectures
-             COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target
-                     ${name}_other_architectures)
-    set_tests_properties(${AL_BUILD}/${name}/other_architectures
-                         PROPERTIES LABELS compiler RUN_SERIAL ON)
+    if(NOT TARGET other_architectures)  # all chapters at once, so that no core waits
+      include(ProcessorCount)
+      ProcessorCount(cores)
+      add_custom_target(other_architectures)
+      add_test(NAME ${AL_BUILD}/other_architectures
+               COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --parallel ${cores} --target
+                       other_architectures)
+      set_tests_properties(${AL_BUILD}/other_architectures PROPERTIES LABELS compiler RUN_SERIAL ON
+                                                                      TIMEOUT 3600)
+    endif()
+    add_dependencies(other_architectures ${name}_other_architectures)
   endif()
+endfunction()
+
+# al_add_labs(NAME libraries...)
+#   NAME_labs          lab/run*.cu: never built, but compile_commands.json then says how (lab/judge.py)
+#   NAME_lab_headers   with lab/headers.hpp: headers that no student edits and that take seconds,
+#                      compiled once, so that each attempt need not; the emulator's alone
+function(al_add_labs name)
+  file(GLOB programs CONFIGURE_DEPENDS lab/run*.cu)
+  if(NOT programs)
+    return()
+  endif()
+  al_cuda_sources(${programs})
+  add_library(${name}_labs OBJECT EXCLUDE_FROM_ALL ${programs})
+  set(targets ${name}_labs)
+  set(headers ${CMAKE_CURRENT_SOURCE_DIR}/lab/headers.hpp)
+  if(EXISTS ${headers} AND AL_BACKEND STREQUAL "emulator" AND NOT AL_ASAN)
+    file(CONFIGURE OUTPUT lab_headers.cpp CONTENT "// CMake compiles headers for a source only.\n")
+    add_library(${name}_lab_headers OBJECT ${CMAKE_CURRENT_BINARY_DIR}/lab_headers.cpp)
+    target_precompile_headers(${name}_lab_headers PRIVATE ${headers})
+    target_precompile_headers(${name}_labs REUSE_FROM ${name}_lab_headers)
+    list(APPEND targets ${name}_lab_headers)
+  endif()
+  foreach(target ${targets})
+    target_link_libraries(${target} PRIVATE al_common ${ARGN})
+    target_compile_options(${target} PRIVATE ${al_kernel_options})
+    if(AL_BACKEND STREQUAL "emulator")
+      # A student waits for this: -g1 has the lines that a report names, and a fifth of the time less.
+      target_compile_options(${target} PRIVATE -O1 -g1)
+    endif()
+  endforeach()
 endfunction()
 
 # al_expect_no_spills(NAME kernel...): the compiler kept these kernels of stage.cu in registers,

@@ -1,4 +1,5 @@
-# make test: every test that can run on this machine, and one summary in ctest's words.
+# make test [STAGE=01_naive_qk] [ARGS="-LE lab"]: every test that can run on this machine, or those of
+# one stage, and one summary in ctest's words. ARGS are ctest's.
 include(${CMAKE_CURRENT_LIST_DIR}/verbs.cmake)
 
 al_find_gpu(gpu)
@@ -18,16 +19,18 @@ if(cuda_NVCC)
 else()
   message(STATUS "SKIP: the CUDA build, as there is no nvcc and no GPU")
 endif()
+set(targets "")
+separate_arguments(arguments UNIX_COMMAND "${ARGS}")
+if(STAGE)
+  set(targets ${STAGE}_tests)
+  list(APPEND arguments --tests-regex "/${STAGE}(/|$)")
+endif()
 foreach(preset ${presets})
   message(STATUS "Building ${preset}")
-  al_build(${preset})
+  al_build(${preset} ${targets})
 endforeach()
 
 # One ctest over all the trees.
 list(JOIN presets " " folders)
 file(WRITE ${AL_ROOT}/build/CTestTestfile.cmake "subdirs(${folders})\n")
-set(jobs ${AL_CORES})
-if(gpu_NAME)
-  set(jobs 1)  # tests that share a GPU share its memory
-endif()
-al_run(${CMAKE_CTEST_COMMAND} --test-dir build --parallel ${jobs} --output-on-failure)
+al_run(${CMAKE_CTEST_COMMAND} --test-dir build --parallel ${AL_CORES} --output-on-failure ${arguments})

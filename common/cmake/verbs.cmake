@@ -3,7 +3,13 @@
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
 unset(ENV{MAKELEVEL})
+# How many at once: all that have 2 GB each, which the compiler takes for CuTe's files.
 cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
+cmake_host_system_information(RESULT memory QUERY TOTAL_PHYSICAL_MEMORY)  # MiB
+math(EXPR room "${memory} / 2000 + 1")
+if(room LESS AL_CORES)
+  set(AL_CORES ${room})
+endif()
 
 # al_choose_backend(backend): cuda when there is a GPU.
 function(al_choose_backend out)
@@ -67,4 +73,18 @@ endfunction()
 function(al_list_stages out)
   file(GLOB stages RELATIVE ${AL_ROOT} ${AL_ROOT}/[0-9][0-9]_*)
   set(${out} ${stages} PARENT_SCOPE)
+endfunction()
+
+# al_lab_targets(out PRESET LABS): what judging these labs needs built; LABS as in 01.1,09.2, or all of
+# them when it is empty.
+function(al_lab_targets out preset labs)
+  set(targets al_lab lab_judge)
+  file(GLOB headers RELATIVE ${AL_ROOT} ${AL_ROOT}/[0-9][0-9]_*/lab/headers.hpp)
+  foreach(path ${headers})
+    string(REGEX MATCH "^([0-9]+)_[^/]*" chapter ${path})
+    if(preset STREQUAL "emulator" AND (labs STREQUAL "" OR labs MATCHES "(^|[^0-9])${CMAKE_MATCH_1}\\."))
+      list(APPEND targets ${chapter}_lab_headers)
+    endif()
+  endforeach()
+  set(${out} ${targets} PARENT_SCOPE)
 endfunction()

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
@@ -53,7 +54,7 @@ std::vector<std::string> lines_of(const std::vector<std::size_t>& pcs) {
     std::size_t next = 0;
     for (char line[4096]; tool && std::fgets(line, sizeof line, tool.get());) {
       std::string found = line;
-      found.erase(found.find_first_of(" \n"));  // the rest is "(discriminator 2)"
+      found = found.substr(0, std::min(found.find(" (discriminator "), found.find('\n')));
       const auto in = [&](const char* file) { return found.find(file) != std::string::npos; };
       if (found.starts_with("0x")) {
         ++next;

@@ -37,6 +37,18 @@ double last_place(DType dtype) {
   return dtype == DType::fp32 ? 0x1p-23 : dtype == DType::fp16 ? 0x1p-10 : 0x1p-7;
 }
 
+// "0 to 30", "64 to 94": the runs of neighbours in a set of numbers.
+std::vector<std::string> runs_of(const std::set<std::int64_t>& set) {
+  std::vector<std::string> runs;
+  for (auto at = set.begin(); at != set.end();) {
+    const std::int64_t first = *at;
+    std::int64_t last = first;
+    while (++at != set.end() && *at == last + 1) last = *at;
+    runs.push_back(first == last ? std::to_string(first) : fmt::format("{} to {}", first, last));
+  }
+  return runs;
+}
+
 bool close(double got, double expected, double allowed) {
   return got == expected || std::abs(got - expected) <= allowed;  // false for a NaN
 }
@@ -130,6 +142,8 @@ std::string Comparison::pattern() const {
     } else if (last - first + 1 == std::ssize(set)) {
       text = fmt::format("in {}s {} to {}", what, first, last);
       if (last == all - 1) text += ", the last";
+    } else if (const auto runs = runs_of(set); runs.size() <= 4 && set.size() > 2 * runs.size()) {
+      text = fmt::format("in {}s {}", what, fmt::join(runs, ", "));
     } else {
       text = fmt::format("in {} of the {} {}s", set.size(), all, what);
       for (const int step : {32, 16, 8, 4, 2}) {

@@ -8,7 +8,8 @@ DIR is a folder, or the zip file that Canvas, Moodle or Gradescope made of all s
     submissions/alice/04.1/fused.cuh     a folder for each student, in it one for each lab
     submissions/bob/fused.cuh            or the file itself, where --lab names one lab
     submissions/carol.zip                or a zip file of either; zip files inside are opened too
-    submissions/doejane_71_9042_fused.cuh                          as Canvas names files
+    submissions/doejane_71_9042_fused.cuh                          as Canvas names files, or
+    submissions/LATE_anon_K8x2q_9042_fused.cuh                     where students are anonymous and late
     submissions/Jane Doe_71_assignsubmission_file_/fused.cuh       as Moodle names folders
 
 A folder that is itself one submission (04.1/fused.cuh, or fused.cuh with --lab, or anything with
@@ -18,7 +19,7 @@ fault.
 
 Writes into OUT (build/grades):
 
-    grades.csv, grades.json              a row for each student and lab
+    grades.csv, grades.json              a row for each student and lab; `late` where the download says so
     students/NAME/results.json           what Gradescope reads
     students/NAME/feedback.md            what the student may read
     verdicts/                            every verdict reached, so that a run that was interrupted goes
@@ -110,9 +111,11 @@ class Student:
         self.name = name
         self.folders = []  # where the files are
         self.trouble = ""  # why they cannot be read
+        self.late = None  # whether it came after the deadline, where the download says so
 
 
-CANVAS = re.compile(r"^(?P<student>[^_]+)_(?:LATE_)?(?P<id>\d+)_(?P<upload>\d+)_(?P<file>.+)$")
+CANVAS = re.compile(r"^(?:(?P<anonymous_late>LATE_)?(?P<anonymous>anon_[^_]+)|(?P<student>.+?)_(?P<late>LATE_)?(?P<id>\d+))"
+                    r"_\d+_(?P<file>.+)$")
 MOODLE = re.compile(r"^(?P<student>.+?)_(?P<id>\d+)_assignsubmission_file_?$")
 COPY = re.compile(r"-\d+(?=\.[^.]+$)")  # Canvas calls the second upload of qk.cuh qk-1.cuh
 
@@ -145,7 +148,7 @@ def find_students(folder, labs, scratch):
         canvas = CANVAS.match(path.name) if path.is_file() else None
         moodle = MOODLE.match(path.name) if path.is_dir() else None
         if canvas:
-            name = f"{canvas['student']}_{canvas['id']}"
+            name = canvas["anonymous"] or f"{canvas['student']}_{canvas['id']}"
         elif moodle:
             name = f"{moodle['student']}_{moodle['id']}"
         elif path.is_dir():
@@ -155,6 +158,8 @@ def find_students(folder, labs, scratch):
         else:
             continue  # submission_metadata.yml and the like
         student = students.setdefault(name, Student(name))
+        if canvas:
+            student.late = bool(student.late or canvas["late"] or canvas["anonymous_late"])
         if path.is_dir():
             student.folders.append(path)
         else:
@@ -245,6 +250,7 @@ SUSPECTS = {
     "code before main": r"__attribute__|\[\[\s*gnu::|\binit_array\b|\bmain\s*\(",
     "changes other code": r"#\s*(define\s+(if|for|float|double|return|int|const|launch)\b|undef|pragma\s+GCC)",
 }
+MARKS = re.compile(r"^[ \t]*// \[/?(?:snippet|hole)\b[^\n]*\n", re.M)  # which starters lack
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]*[>"])', re.M)
 
 
@@ -253,6 +259,8 @@ def worth_a_look(files, originals):
     notes = []
     for name, content in files.items():
         text, ours = content.decode(errors="replace"), originals.get(name, "")
+        if ours and MARKS.sub("", text) == MARKS.sub("", ours):
+            notes.append("the chapter's own file")
         notes += [what for what, pattern in SUSPECTS.items()
                   if re.search(pattern, text) and not re.search(pattern, ours)]
         new = [i for i in dict.fromkeys(INCLUDE.findall(text)) if i not in INCLUDE.findall(ours)]
@@ -317,7 +325,7 @@ class Grader:
         rows, pending = [], {}  # pending: key → (lab, files, rows that wait for it)
         for name in sorted(students):
             for lab in self.labs.values():
-                row = {"student": name, "lab": lab.id, "look": [], "same_as": None}
+                row = {"student": name, "lab": lab.id, "late": students[name].late, "look": [], "same_as": None}
                 try:
                     files = handed_in(students[name], lab, only_lab=only is not None and len(only) == 1)
                 except NothingHandedIn as failure:
@@ -399,9 +407,10 @@ class Grader:
 
     def report(self, rows):
         """Writes all files; returns the totals by student."""
-        fields = ["student", "lab", "passed", "score", "reason", "seconds", "same_as", "look"]
-        lines = [{**{field: row.get(field) for field in fields}, "passed": "yes" if row["passed"] else "no",
-                  "seconds": f"{row['seconds']:.1f}", "look": "; ".join(row["look"])} for row in rows]
+        fields = ["student", "lab", "passed", "score", "late", "reason", "seconds", "same_as", "look"]
+        yes_no = {True: "yes", False: "no", None: ""}
+        lines = [{**{field: row.get(field) for field in fields}, "passed": yes_no[row["passed"]],
+                  "late": yes_no[row["late"]], "seconds": f"{row['seconds']:.1f}", "look": "; ".join(row["look"])} for row in rows]
         self.out.mkdir(parents=True, exist_ok=True)
         with open(self.out / "grades.csv.part", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)
@@ -479,7 +488,7 @@ def feedback(name, rows, labs):
 
 def main(arguments, labs=None, judge=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="See the head of this file.")
-    parser.add_argument("folder", type=pathlib.Path, help="of submissions, or a zip file of them")
+    parser.add_argument("folder", help="of submissions, or a zip file of them")
     parser.add_argument("--lab", default="", help="as in 04.1 or 04.1,04.2; without: all that were handed in")
     parser.add_argument("--seed", type=int, help="of the variants")
     parser.add_argument("--single", action="store_true", help="the folder is one submission")
@@ -509,7 +518,9 @@ def run(options, labs, judge):
             raise Usage(f"There is no lab {lab}; there are: {', '.join(labs)}.")
     if only:
         labs = {lab: labs[lab] for lab in labs if lab in only}
-    folder = options.folder.expanduser()
+    if not options.folder:
+        raise Usage("Which submissions? Say make grade DIR=folder; docs/instructor.md shows how they may lie in it.")
+    folder = pathlib.Path(options.folder).expanduser()
     if not folder.exists():
         raise Usage(f"There is no {folder}.")
     if options.again:
@@ -524,7 +535,7 @@ def run(options, labs, judge):
         (scratch / "unpacked").mkdir()
         alone = options.single or is_submission(folder, labs)
         if alone:
-            student = Student(options.folder.resolve().name)
+            student = Student(pathlib.Path(options.folder).resolve().name)
             student.folders.append(folder)
             open_archives(student, scratch / "unpacked")
             students = {student.name: student}
@@ -542,7 +553,7 @@ def run(options, labs, judge):
     for name, own in totals.items():
         marks = ", ".join(f"{row['lab']} {'passed' if row['passed'] else format(row['score'], '.0%')}"
                           for row in own)
-        print(f"{name}: {marks}")
+        print(f"{name}{' (late)' if own[0]['late'] else ''}: {marks}")
     passed = sum(row["passed"] for row in rows)
     print(f"\n{passed} of {len(rows)} passed; {options.out}/grades.csv has the reasons.")
     variants = sorted({row["lab"] for row in rows if labs[row["lab"]].variant})

@@ -39,6 +39,7 @@ Case parse_case(const Json& json) {
   validate(p);
   if (json.value("data", "normal") == "outliers") c.data = Distribution::outliers;
   c.seed = json.value("seed", c.seed);
+  c.k_transposed = json.value("k_transposed", false);
   c.v_transposed = json.value("v_transposed", false);
   return c;
 }
@@ -55,9 +56,13 @@ Job read_job(const std::string& path) {
     const Json rules = json.value("rules", Json::object());
     job.rules.causal = rules.value("causal", false);
     job.rules.window = rules.value("window", 0);
+    job.rules.chunk = rules.value("chunk", 0);
     job.rules.prefix = rules.value("prefix", 0);
     job.rules.soft_cap = rules.value("soft_cap", 0.0);
     job.rules.alibi = rules.value("alibi", 0.0);
+    job.rules.distance = rules.value("distance", false);
+    job.rules.half_life = rules.value("half_life", 0.0);
+    job.rules.sink = rules.value("sink", job.rules.sink);
     const std::vector<int> tile = json.value("tile", std::vector<int>{0, 0});
     job.block_m = tile.at(0);
     job.block_n = tile.at(1);

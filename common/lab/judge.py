@@ -54,8 +54,6 @@ def compile_commands(lab, source, overlay, program, build):
     out = words.index("-o")
     del words[out:out + 2]
     words = [w for w in words if w not in ("-Werror", "all-warnings", "-c", entry["file"])]
-    if not build.name.startswith("cuda"):
-        words = ["-O1" if w == "-O3" else w for w in words]
     first_include = next(i for i, w in enumerate(words) if w.startswith("-I"))
     words.insert(first_include, f"-I{overlay}")
     # Not as -D: nvcc takes the commas of template arguments for its own.
@@ -73,6 +71,7 @@ def needed(argv):
     words = [str(word) for word in argv]
     named = [words[i + 1] for i, word in enumerate(words) if word in ("-isystem", "-I")]
     named += [word for word in words if word.startswith("/")]
+    named += [f"{word}.gch" for word in words if word.endswith("/cmake_pch.hxx")]
     named += [str(ROOT / "common"), *(str(path) for path in ROOT.glob("[0-9][0-9]_*"))]
     return [path for path in named if pathlib.Path(path).exists()]
 

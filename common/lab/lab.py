@@ -170,7 +170,7 @@ def report(lab, verdict):
     if verdict["passed"]:
         print(coloured(f"Passed. Lab {lab.id} is done.", "green"), seconds)
         if lab.kind != "variant" and "answer" in lab.facts:
-            print(f"\nBeside what you predicted: {lab.facts['answer']}.")
+            print(f"\nBeside what you predicted: {lab.facts['answer'].rstrip('.')}.")
     else:
         half = "limits" in lab.facts and verdict["score"] < 0.5
         print(coloured(f"Not yet: {100 * verdict['score']:.0f} %.", "red"), seconds,

@@ -127,6 +127,7 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   add(factors, "without the factor of V", {.no_v_scale = true});
   add(factors && p.heads > 1, "with the factors of head 0 for every head",
       {.scales_of_head_0 = true});
+  add(from_qk && c.k_transposed, "where K is read as [Nkv, D]; it is [D, Nkv]", {.K_layout = true});
   add(to_O && c.v_transposed, "where V is read as [Nkv, D]; it is [D, Nkv]", {.V_layout = true});
   add(to_O && c.v_transposed && rules.window > 0,
       "where V is read as [Nkv, D], though it is [D, Nkv], and without the window",
@@ -134,9 +135,22 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   add(to_O && !c.v_transposed, "where V is read as [D, Nkv]; it is [Nkv, D]", {.V_layout = true});
   add(causal && rules.window > 0, "without any mask: neither causal nor the window",
       {.no_mask = true, .no_window = true});
-  if ((rules.soft_cap > 0) + (rules.alibi > 0) + (rules.window > 0) + (rules.prefix > 0) > 1) {
+  const bool sink = std::isfinite(rules.sink);
+  if ((rules.soft_cap > 0) + (rules.alibi > 0) + (rules.window > 0) + (rules.prefix > 0) +
+          (rules.chunk > 0) + (rules.half_life > 0) + rules.distance + sink + c.k_transposed +
+          c.v_transposed >
+      1) {
     add(true, "without anything that this variant asks for",
-        {.no_prefix = true, .no_window = true, .no_cap = true, .alibi = 0});
+        {.K_layout = c.k_transposed,
+         .V_layout = c.v_transposed,
+         .no_prefix = true,
+         .no_window = true,
+         .no_chunk = true,
+         .no_cap = true,
+         .no_decay = true,
+         .distance = rules.distance ? Mistake::Distance::product : Mistake::Distance::right,
+         .sinks = 0,
+         .alibi = 0});
   }
   add(rules.soft_cap > 0, "without the soft cap", {.no_cap = true});
   add(rules.alibi > 0, "without the ALiBi bias", {.alibi = 0});
@@ -147,6 +161,17 @@ std::vector<NamedMistake> usual_mistakes(const Case& c, const Rules& rules, int 
   add(rules.window > 0, "without the window", {.no_window = true});
   add(rules.window > 0, "with a window one key too wide", {.window_shift = 1});
   add(rules.window > 0, "with a window one key too narrow", {.window_shift = -1});
+  add(rules.chunk > 0, "without the chunks", {.no_chunk = true});
+  add(rules.half_life > 0, "without the decay", {.no_decay = true});
+  add(rules.distance, "with the product q · k in place of the distance",
+      {.distance = Mistake::Distance::product});
+  add(rules.distance, "with the distance added, though it is subtracted",
+      {.distance = Mistake::Distance::plus});
+  add(sink, "without the sink", {.sinks = 0});
+  add(sink, "with exp(sink) added to l: l has had the row's maximum subtracted, so exp(sink - m)",
+      {.sink_unscaled = true});
+  add(sink && block_n > 0 && p.kv_seq > block_n, "with the sink counted once in every tile of keys",
+      {.sinks = double((p.kv_seq + block_n - 1) / std::max(block_n, 1))});
   add(rules.prefix > 0, "where the prefix is hidden like any other key", {.no_prefix = true});
   return all;
 }

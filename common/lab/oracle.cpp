@@ -73,6 +73,8 @@ struct RowMaker {
       if (tile_end <= last_row + 1 + keys - p.seq) return j < keys;
     }
     if (j >= end()) return false;
+    if (rules.chunk > 0 && !mistake.no_chunk && j / rules.chunk != (i + keys - p.seq) / rules.chunk)
+      return false;
     if (rules.window > 0 && !mistake.no_window) {
       return j >= end() - rules.window - mistake.window_shift;
     }
@@ -88,9 +90,13 @@ struct RowMaker {
     }
     const int d_end = mistake.d_end > 0 ? mistake.d_end : p.head_dim;
     Real sum = 0;
+    const bool distance = rules.distance && mistake.distance != Mistake::Distance::product;
     for (int d = mistake.d_begin; d < d_end; ++d) {
-      sum += static_cast<Real>(q[d]) * static_cast<Real>(key[d]);
+      const float k_d = mistake.K_layout ? k()[other_layout(j, d, c.k_transposed)] : key[d];
+      const Real a = static_cast<Real>(q[d]), b = static_cast<Real>(k_d);
+      sum += distance ? -(a - b) * (a - b) : a * b;
     }
+    if (mistake.distance == Mistake::Distance::plus) sum = -sum;
     const double scale = std::pow(p.scale, mistake.scale_power) *
                          used(inputs.q_scale, head, mistake.no_q_scale) *
                          used(inputs.k_scale, kv_head(), mistake.no_k_scale);
@@ -106,13 +112,21 @@ struct RowMaker {
     return s;
   }
 
-  // |scale| sqrt(sum_d q_d^2 mean_j k_jd^2), roughly: with the mean over d of k too.
+  // |scale| sqrt(sum_d q_d^2 mean_j k_jd^2), roughly: with the mean over d of k too. Of a distance
+  // the squares themselves.
   double score_scale(double mean_k2) const {
     const float* q = inputs.q.data() + row * p.head_dim;
     double squares = 0;
     for (int d = 0; d < p.head_dim; ++d) squares += double{q[d]} * q[d];
     return std::abs(p.scale) * of(inputs.q_scale, head) * of(inputs.k_scale, kv_head()) *
-           std::sqrt(squares * mean_k2);
+           (rules.distance ? squares + p.head_dim * mean_k2 : std::sqrt(squares * mean_k2));
+  }
+
+  // Where element (j, d) of a K or V is looked for by one who takes its layout for the other.
+  int other_layout(int j, int d, bool is_transposed) const {
+    const int at = j * p.head_dim + d;
+    return is_transposed ? at % p.kv_seq * p.head_dim + at / p.kv_seq
+                         : (d * p.kv_seq + j) % (p.kv_seq * p.head_dim);
   }
 
   // O += weight · V_j
@@ -121,9 +135,7 @@ struct RowMaker {
     if (mistake.V_next_row) j = std::min(j + 1, p.kv_seq - 1);
     const float* V = v();
     for (int d = 0; d < p.head_dim; ++d) {
-      int at = j * p.head_dim + d;
-      if (mistake.V_layout && c.v_transposed) at = at % p.kv_seq * p.head_dim + at / p.kv_seq;
-      if (mistake.V_layout && !c.v_transposed) at = (d * p.kv_seq + j) % (p.kv_seq * p.head_dim);
+      const int at = mistake.V_layout ? other_layout(j, d, c.v_transposed) : j * p.head_dim + d;
       O[d] += weight * static_cast<Real>(V[at]);
     }
   }
@@ -170,6 +182,17 @@ struct RowMaker {
       const Real kept[] = {shrink * l_before / l, 1, shrink};  // as Mistake::Keep
       for (Real& o : *O) o *= kept[static_cast<int>(mistake.keep)];
       for (int j = first; j < last; ++j) add_value(weights[j] / l, j, *O);
+    }
+    if (const auto sink = static_cast<Real>(rules.sink); sink != minus && mistake.sinks > 0) {
+      const Real m_new = mistake.sink_unscaled ? m : std::max(m, sink);
+      const Real shrink = m == minus ? 0 : power(m - m_new), l_before = l;
+      l = l * shrink +
+          static_cast<Real>(mistake.sinks) * power(mistake.sink_unscaled ? sink : sink - m_new);
+      for (Real& w : weights) w *= shrink;
+      if (O) {
+        for (Real& o : *O) o *= normalised ? shrink * l_before / l : shrink;
+      }
+      m = m_new;
     }
     Real normalise = l == 0 ? Real{0} : 1 / l;
     if (mistake.no_division) normalise = 1;
@@ -228,6 +251,9 @@ struct RowMaker {
         if (!sees(j)) {
           s[j] = 0;
           continue;
+        }
+        if (rules.half_life > 0 && !mistake.no_decay) {
+          s[j] *= static_cast<Real>(std::exp2(-std::abs(i + keys - p.seq - j) / rules.half_life));
         }
         add_value(s[j], j, O);
       }

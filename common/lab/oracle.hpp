@@ -29,11 +29,16 @@ struct Mistake {
   bool tiles_alike = false;  // O is the mean of what each tile of keys gives alone
   bool V_before = false;     // weights of a tile times V of the tile before
   bool V_next_row = false;   // weight j times row j + 1 of V
-  bool V_layout = false;     // V read as [Nkv, D] where it is [D, Nkv], or the other way round
+  bool K_layout = false;     // K read as [Nkv, D] where it is [D, Nkv], or the other way round
+  bool V_layout = false;     // so V
   int keys_begin = 0, keys_end = -1;  // only these keys are taken in; -1: all
   int one_masked_tile = 0;            // > 0: so many queries a block mask their last tile alone
   int padded_to = 0;                  // > 0: keys up to a multiple of this count with the score 0
-  bool no_prefix = false, no_window = false, no_cap = false;
+  bool no_prefix = false, no_window = false, no_chunk = false, no_cap = false, no_decay = false;
+  enum class Distance { right, product, plus } distance = Distance::right;
+  double sinks = 1;  // the sink is counted so many times
+  bool sink_unscaled =
+      false;         // exp(sink) is added to an l in which the maximum has been subtracted
   double alibi = 1;  // the bias is multiplied by this: 0 none, -1 the wrong sign
   int window_shift = 0;
   // The factors of 8-bit tensors: left out, or those of head 0 for every head.

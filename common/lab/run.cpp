@@ -24,23 +24,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-template <typename T>
-DeviceBuffer uploaded(const std::vector<T>& elements, const char* name) {
-  const std::size_t bytes = elements.size() * sizeof(T);
-  if (bytes == 0) return {};
-  DeviceBuffer buffer(bytes, name);
-  buffer.write(elements.data(), bytes);
-  return buffer;
-}
-
-DeviceBuffer filled(const Problem& p, Tensor tensor, const HostInputs& inputs, const char* name) {
-  if (!reads(p.operation, tensor)) return {};
-  const DType dtype = tensor == Tensor::s ? p.score_dtype() : p.dtype;
-  DeviceBuffer buffer(p.score_elements() * bytes_of(dtype), name);
-  fill_on_device(p, tensor, inputs, buffer.data());
-  return buffer;
-}
-
 DeviceBuffer poisoned(std::size_t bytes, const char* name) {
   if (bytes == 0) return {};
   DeviceBuffer buffer(bytes, name);
@@ -57,11 +40,6 @@ std::vector<float> transposed(const std::vector<float>& values, int rows, int co
     turned[at / matrix * matrix + column * rows + row] = values[at];
   }
   return turned;
-}
-
-const char* result_name(const Problem& p) {
-  if (p.operation == Operation::scores) return "S";
-  return reads(p.operation, Tensor::v) ? "O" : "P";
 }
 
 #ifdef AL_EMULATOR
@@ -85,11 +63,14 @@ void run_case(const Case& c, const Kernel& kernel, const std::string& folder, in
   const Problem& p = c.problem;
   const HostInputs inputs = make_inputs(p, c.data, c.seed);
   const std::vector<int> page_table = make_page_table(p, inputs.seed);
-  const std::vector<float> v =
-      c.v_transposed ? transposed(inputs.v, p.kv_seq, p.head_dim) : inputs.v;
+  const auto laid = [&](const std::vector<float>& x, bool turned) {
+    return turned ? transposed(x, p.kv_seq, p.head_dim) : x;
+  };
   const DeviceBuffer q_buffer = uploaded(encode(p.dtype, inputs.q), "Q"),
-                     k_buffer = uploaded(cache_bytes(p, inputs.k, page_table), "K"),
-                     v_buffer = uploaded(cache_bytes(p, v, page_table), "V"),
+                     k_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.k, c.k_transposed), page_table), "K"),
+                     v_buffer =
+                         uploaded(cache_bytes(p, laid(inputs.v, c.v_transposed), page_table), "V"),
                      s_buffer = filled(p, Tensor::s, inputs, "S"),
                      p_buffer = filled(p, Tensor::p, inputs, "P"),
                      q_scale = uploaded(inputs.q_scale, "q_scale"),

@@ -1,8 +1,8 @@
 """Gradable variants: what a lab of kind "variant" asks for, chosen by the instructor's seed.
 
-The answers to the other labs stand in the chapters. These have none anywhere: a seed picks a feature
-(a sliding window, a soft cap, ALiBi, a prefix that everyone sees, another layout of V) and its
-numbers. The judge knows the rules (job.hpp) and has an oracle for them.
+The answers to the other labs stand in the chapters. These have none anywhere: a seed picks features
+(another mask, other scores, a score more in the sum, another layout in memory) and their numbers. The
+judge knows the rules (job.hpp) and has an oracle for them.
 
     python3 common/lab/variants.py 2026 2027    # what these seeds ask for in each lab
 """
@@ -60,6 +60,62 @@ every query, whatever the causal mask says; all others as before.
 """
 
 
+def chunk(draw):
+    keys = draw.randrange(9, 60)
+    return {"chunk": keys}, f"""\
+// Keys lie in chunks of so many: 0 … kChunk - 1, kChunk … 2 kChunk - 1, and so on. Query i is at the
+// place i + Nkv - Nq among them, and of the keys that it sees, it sees those of its own chunk only.
+constexpr int kChunk = {keys};
+""", f"""\
+**Chunks.** Keys lie in chunks of {keys} (`al::variant::kChunk`): 0 … {keys - 1}, {keys} … {2 * keys - 1} and so on. Query i is at the
+place i + Nkv − Nq among them; of the keys that it sees by the causal mask, it sees only those of the chunk in
+which it is itself. Tiles of keys that no query of a block sees need not be read.
+"""
+
+
+def decay(draw):
+    keys = float(draw.randrange(4, 33))
+    return {"half_life": keys}, f"""\
+// P_ij counts as P_ij · 2^(-distance / kHalfLife), the distance being |i + Nkv - Nq - j|.
+constexpr float kHalfLife = {keys}f;
+""", f"""\
+**A decay.** What lies far away counts less: in place of P_ij take P_ij · 2^(−|i + Nkv − Nq − j| / {keys:g})
+(`al::variant::kHalfLife` is the {keys:g}).
+"""
+
+
+def sink(draw):
+    score = draw.choice([-1, 1]) * draw.randrange(2, 9) / 4
+    return {"sink": score}, f"""\
+// A score more in every row, of no key and with no V: the denominator is e^kSink + Σ_j e^(s_j).
+constexpr float kSink = {score}f;
+""", f"""\
+**A sink**, into which a query can put its weight when no key suits it: one score more in every row, {score:g}
+(`al::variant::kSink`), as it stands, neither scaled nor biased nor masked. It belongs to no key and has no V:
+P_ij = exp(s_ij) / (exp(sink) + Σ_j exp(s_ij)). The LSE, where there is one, has it in its sum too; a row
+that sees no key still gives zeros, with LSE = sink.
+"""
+
+
+def distance(draw):
+    return {"distance": True}, """\
+// The score of query i and key j is -scale · |q_i - k_j|², where it was scale · q_i · k_j.
+constexpr bool kDistance = true;
+""", """\
+**A distance.** The score of query i and key j is −scale · |q_i − k_j|², the square of the distance between the two
+vectors, where it was scale · q_i · k_j. Add up (q − k)² as it stands: |q|² + |k|² − 2 q · k loses digits.
+"""
+
+
+def transposed_k(draw):
+    return {}, """\
+// K is [B, Hkv, D, Nkv] in memory.
+constexpr bool kTransposedK = true;
+""", """\
+**Another layout.** K comes as `[B, Hkv, D, Nkv]`: of each head the transpose, Nkv neighbours in memory.
+"""
+
+
 def transposed_v(draw):
     return {}, """\
 // V is [B, Hkv, D, Nkv] in memory.
@@ -69,7 +125,9 @@ constexpr bool kTransposedV = true;
 """
 
 
-FEATURES = {f.__name__: f for f in (soft_cap, alibi, window, prefix, transposed_v)}
+# In the order in which a question names them, and a kernel meets them.
+FEATURES = {f.__name__: f for f in (transposed_k, distance, soft_cap, alibi, window, chunk, prefix, decay, sink, transposed_v)}
+LAYOUTS = ("transposed_k", "transposed_v")
 
 
 class Variant:
@@ -80,14 +138,16 @@ class Variant:
         facts = lab.facts["variant"]
         draw = random.Random(f"{lab.id} {seed}")
         self.seed = seed
-        self.features = sorted(draw.sample(facts["of"], facts.get("pick", 1)))
+        picked = draw.sample(facts["of"], facts.get("pick", 1))
+        picked = {name for choice in picked for name in choice.split("+")}
+        self.features = [name for name in FEATURES if name in picked]
         self.rules, lines, words = dict(lab.facts.get("rules", {})), [], []
         for name in self.features:
             rules, line, sentence = FEATURES[name](draw)
             self.rules |= rules
             lines.append(line)
             words.append(sentence)
-        self.case = {"v_transposed": True} if "transposed_v" in self.features else {}
+        self.case = {f"{name[-1]}_transposed": True for name in LAYOUTS if name in self.features}
         body = "\n".join(lines)
         self.header = (f"// Lab {lab.id}, seed {seed}: what is asked of your kernel. Made by `make lab`; the judge "
                        f"uses its own copy.\n#pragma once\n\nnamespace al::variant {{\n\n{body}\n"

@@ -58,6 +58,7 @@ json problem_json(const Row& row) {
               {"kv_seq", p.kv_seq},     {"head_dim", p.head_dim},
               {"scale", p.scale}};
   if (p.kv_dtype) out["kv_dtype"] = to_string(*p.kv_dtype);
+  if (p.one_factor) out["one_factor"] = true;
   if (!p.kv_len.empty()) out["kv_len"] = p.kv_len;
   if (p.page_size > 0) out["page_size"] = p.page_size;
   return out;
@@ -78,6 +79,7 @@ Problem read_problem(const json& in) {
   p.head_dim = in.at("head_dim");
   p.scale = in.at("scale");
   if (in.contains("kv_dtype")) p.kv_dtype = parse_dtype(in["kv_dtype"]);
+  p.one_factor = in.value("one_factor", false);
   if (in.contains("kv_len")) p.kv_len = in["kv_len"].get<std::vector<int>>();
   p.page_size = in.value("page_size", 0);
   return p;

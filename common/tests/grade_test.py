@@ -111,9 +111,18 @@ class Made(unittest.TestCase):
         self.write("doejohn_LATE_72_9043_fused.cuh", "wrong")
         self.write("Jim Doe_73_assignsubmission_file_/fused.cuh")
         self.zip("poe_74_9044_homework.zip", {"homework/fused.cuh": "right", "__MACOSX/._fused.cuh": "x"})
+        self.write("de_la_cruz_75_9045_fused.cuh")
+        self.write("anon_K8x2q_9046_fused.cuh")
+        self.write("LATE_anon_07171_9047_fused.cuh", "wrong")
         _, rows = self.grade("--lab", "04.1")
-        self.assertEqual({name: row["passed"] for (name, _), row in rows.items()},
-                         {"doejane_71": True, "doejohn_72": False, "Jim Doe_73": True, "poe_74": True})
+        self.assertEqual({name: (row["passed"], row["late"]) for (name, _), row in rows.items()},
+                         {"doejane_71": (True, False), "doejohn_72": (False, True), "Jim Doe_73": (True, None),
+                          "poe_74": (True, False), "de_la_cruz_75": (True, False), "anon_K8x2q": (True, False),
+                          "anon_07171": (False, True)})
+        with open(self.out / "grades.csv", newline="") as file:
+            late = {row["student"]: row["late"] for row in csv.DictReader(file)}
+        self.assertEqual((late["doejohn_72"], late["poe_74"], late["Jim Doe_73"]), ("yes", "no", ""))
+        self.assertIn("doejohn_72 (late): 04.1 25%", self.said.getvalue())
 
     def test_one_zip_of_all(self):
         inner = self.zip("x.zip", {"04.1/fused.cuh": "right"}).read_bytes()
@@ -176,6 +185,8 @@ class Made(unittest.TestCase):
                          ["starts programs", "assembly or system calls", "includes <unistd.h>"])
         self.assertTrue(rows["alice", "01.1"]["passed"])  # a person decides
         self.assertEqual(rows["bob", "01.1"]["look"], [])
+        self.write("carol/01.1/qk.cuh", f"// [snippet x]\n{QK.originals['qk.cuh']}")
+        self.assertEqual(self.grade()[1]["carol", "01.1"]["look"], ["the chapter's own file"])
 
     def test_one_submission_is_an_exit_code(self):
         self.write("04.1/fused.cuh")

@@ -108,11 +108,21 @@ TEST_CASE("so is what a variant's rules leave room for") {
                        {.prefix = 11},
                        {.soft_cap = 1.5},
                        {.alibi = 4},
-                       {.window = 20, .soft_cap = 2}};
+                       {.window = 20, .soft_cap = 2},
+                       {.chunk = 12},
+                       {.prefix = 5, .sink = -0.75},
+                       {.sink = 1.25},
+                       {.distance = true}};
   for (const Rules& rules : all) check_every_mistake(a_case(Operation::attention, true, 43), rules);
   Case c = a_case(Operation::pv, true, 43);
   c.v_transposed = true;
   check_every_mistake(c, {.window = 7});
+  check_every_mistake(a_case(Operation::pv, true, 43), {.chunk = 10, .half_life = 6});
+  c = a_case(Operation::scores, false, 43);
+  c.k_transposed = true;
+  check_every_mistake(c, {.alibi = 4});
+  check_every_mistake(c, {.distance = true});
+  check_every_mistake(a_case(Operation::softmax, true, 43), {.chunk = 9, .sink = 0.5});
 }
 
 TEST_CASE("what is right passes, rounded to any dtype") {
@@ -149,6 +159,14 @@ TEST_CASE("the first wrong element, and what the wrong ones have in common") {
     }
     CHECK(compared(c, {}, got).pattern() ==
           "All wrong ones are in rows 32 to 42, the last (a tile begins at 32).");
+  }
+  SUBCASE("two runs of rows") {
+    for (int head = 0; head < 4; ++head) {
+      for (const int row : {0, 1, 2, 32, 33, 34, 35}) {
+        for (int d = 0; d < 32; ++d) at(head, row, d) = 100 + d;
+      }
+    }
+    CHECK(compared(c, {}, got).pattern() == "All wrong ones are in rows 0 to 2, 32 to 35.");
   }
   SUBCASE("never written, or NaN") {
     const std::vector<float> poison =

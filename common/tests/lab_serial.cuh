@@ -1,5 +1,6 @@
 // Attention by the rules of a lab's variant, one thread a row and nothing clever: it shows that the
-// check can be passed (lab_test.py). The rules come as macros AL_RULE_*, 0 where there is none.
+// check can be passed (lab_test.py). The rules come as macros AL_RULE_*, 0 where there is none
+// (of a sink: -INFINITY).
 #pragma once
 
 #include "common/dispatch.cuh"
@@ -20,7 +21,9 @@ struct Task {
 __device__ inline bool sees(const KernelShape& x, int keys, int i, int j) {
   if (j < AL_RULE_PREFIX) return j < keys;
   const int end = x.causal || AL_RULE_CAUSAL ? min(i + 1 + keys - x.Nq, keys) : keys;
-  return j < end && (AL_RULE_WINDOW == 0 || j >= end - AL_RULE_WINDOW);
+  const int chunk = AL_RULE_CHUNK > 0 ? AL_RULE_CHUNK : keys + x.Nq;
+  return j < end && (AL_RULE_WINDOW == 0 || j >= end - AL_RULE_WINDOW) &&
+         j / chunk == (i + keys - x.Nq) / chunk;
 }
 
 template <typename T>
@@ -35,8 +38,12 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
   const auto score = [&](int j) {
     if (task.operation == 1) return S[size_t(row) * x.Nkv + j];
     float s = 0;
-    for (int d = 0; d < x.D; ++d)
-      s += to_float(Q[size_t(row) * x.D + d]) * to_float(K[kv + size_t(j) * x.D + d]);
+    for (int d = 0; d < x.D; ++d) {
+      const float q = to_float(Q[size_t(row) * x.D + d]);
+      const float k =
+          to_float(K[kv + (AL_RULE_K_TRANSPOSED ? size_t(d) * x.Nkv + j : size_t(j) * x.D + d)]);
+      s += AL_RULE_DISTANCE ? -(q - k) * (q - k) : q * k;
+    }
     s *= x.scale;
     if (AL_RULE_SOFT_CAP > 0) s = AL_RULE_SOFT_CAP * tanhf(s / AL_RULE_SOFT_CAP);
     if (AL_RULE_ALIBI > 0) {
@@ -56,15 +63,21 @@ __global__ void row_by_row(const T* Q, const T* K, const T* V, const float* S, c
   }
   float m = -INFINITY, l = 0;
   if (task.operation != 2) {
+    m = AL_RULE_SINK;
     for (int j = 0; j < x.Nkv; ++j) {
       if (sees(x, keys, i, j)) m = fmaxf(m, score(j));
     }
+    if (AL_RULE_SINK > -INFINITY) l = expf(AL_RULE_SINK - m);
     for (int j = 0; j < x.Nkv; ++j) {
       if (sees(x, keys, i, j)) l += m == -INFINITY ? 0 : expf(score(j) - m);
     }
   }
   const auto weight = [&](int j) {
-    if (task.operation == 2) return to_float(P[size_t(row) * x.Nkv + j]);
+    if (task.operation == 2) {
+      const float distance = fabsf(float(i + keys - x.Nq - j));
+      const float fade = AL_RULE_HALF_LIFE > 0 ? exp2f(-distance / float(AL_RULE_HALF_LIFE)) : 1.0f;
+      return fade * to_float(P[size_t(row) * x.Nkv + j]);
+    }
     return l == 0 ? 0.0f : expf(score(j) - m) / l;
   };
   if (task.operation == 1) {

@@ -46,9 +46,9 @@ def try_lab(lab, folder, wrong):
 
 def serial(lab, variant):
     """The chapter's file, and behind it a serial kernel with the rules; the lab that calls it."""
-    rules = {"causal": 0, "window": 0, "prefix": 0, "soft_cap": 0.0, "alibi": 0.0} | variant.rules
-    rules["v_transposed"] = variant.case.get("v_transposed", False)
-    numbers = {name: f"{float(value)}f" if name in ("soft_cap", "alibi") else int(value)
+    rules = {"causal": 0, "window": 0, "chunk": 0, "prefix": 0, "soft_cap": 0.0, "alibi": 0.0, "distance": 0, "half_life": 0.0,
+             "sink": "-INFINITY", "k_transposed": 0, "v_transposed": 0} | variant.rules | variant.case
+    numbers = {name: f"{value}f" if isinstance(value, float) else value if isinstance(value, str) else int(value)
                for name, value in rules.items()}
     defines = "".join(f"#define AL_RULE_{name.upper()} {number}\n" for name, number in numbers.items())
     calling = dataclasses.replace(lab, facts=lab.facts | {"launch": "al::serial::launch_serial"})
@@ -56,7 +56,7 @@ def serial(lab, variant):
 
 
 def try_variant(lab, folder, wrong):
-    wanted, seed = set(lab.facts["variant"]["of"]), 0
+    wanted, seed = {name for choice in lab.facts["variant"]["of"] for name in choice.split("+")}, 0
     while wanted:
         seed += 1
         variant = variants.Variant(lab, seed)

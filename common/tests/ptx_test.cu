@@ -24,13 +24,6 @@ std::vector<T> small_integers(int count, int from = 0) {
 }
 
 template <typename T>
-DeviceBuffer on_device(const std::vector<T>& values, const char* name) {
-  DeviceBuffer buffer(values.size() * sizeof(T), name);
-  buffer.write(values.data(), values.size() * sizeof(T));
-  return buffer;
-}
-
-template <typename T>
 std::vector<T> on_host(const DeviceBuffer& buffer) {
   std::vector<T> values(buffer.size() / sizeof(T));
   buffer.read(values.data(), buffer.size());
@@ -75,7 +68,7 @@ void check_multiply(bool by_rows) {
   const std::vector<T> A = small_integers<T>(16 * K), Bt = small_integers<T>(8 * K, 3);
   std::vector<T> B(8 * K);
   for (int i = 0; i < 8 * K; ++i) B[i] = Bt[i % 8 * K + i / 8];
-  const DeviceBuffer a = on_device(A, "A"), bt = on_device(Bt, "Bt"), b = on_device(B, "B");
+  const DeviceBuffer a = uploaded(A, "A"), bt = uploaded(Bt, "Bt"), b = uploaded(B, "B");
   DeviceBuffer d(16 * 8 * sizeof(float), "D");
   d.poison();
   launch(multiply<T>, {"multiply", dim3(1), dim3(32), shared_bytes<T[16][K], T[8][K], T[K][8]>()},
@@ -133,7 +126,7 @@ TEST_CASE("stmatrix undoes ldmatrix") {
   if (device().sm < 90) return;
   std::vector<std::uint16_t> in(256);
   for (int i = 0; i < 256; ++i) in[i] = static_cast<std::uint16_t>(i);
-  const DeviceBuffer from = on_device(in, "in");
+  const DeviceBuffer from = uploaded(in, "in");
   DeviceBuffer to(512, "out");
   const auto run = [&](auto kernel, bool transposed) {
     to.poison();

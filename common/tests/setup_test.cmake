@@ -14,7 +14,7 @@ endfunction()
 # A machine on which nothing is missing.
 function(healthy)
   file(REMOVE_RECURSE ${WORK})
-  shim(c++ "case $1 in -dump*) echo 12.2.0;; --version) echo Free Software Foundation;; esac")
+  shim(c++ "case $1 in -dump*) echo 12.2.0;; --version) echo Free Software Foundation;; -print*) echo /lib/libboost_context.a;; esac")
   shim(env "for word; do case $word in *=*|*env) shift;; *) break;; esac; done; exec \"$@\"")
   shim(id "echo 0")
   shim(apt-get "echo apt-get was called >&2; exit 1")
@@ -66,7 +66,7 @@ file(REMOVE ${machine}/c++)
 expect("There is no C++ compiler: install g++ 12 or newer" "${install_libraries}")
 
 healthy()
-shim(c++ "case $1 in -dump*) echo 12.2.0;; -E) echo nlohmann-json3-dev;; esac")
+shim(c++ "case $1 in -dump*) echo 12.2.0;; -E) echo nlohmann-json3-dev;; -print*) echo /lib/libboost_context.a;; esac")
 shim(id "echo 1000")
 expect("you have no right to install them (you are not root and there is no sudo): ask for 'apt-get install nlohmann-json3-dev'"
        "${install_libraries}")
@@ -77,6 +77,11 @@ expect("apt-get could not install nlohmann-json3-dev" "${install_libraries}")
 shim(id "echo 0")
 shim(apt-get "echo cannot resolve deb.debian.org >&2; exit 100")
 expect("this needs a network connection" "${install_libraries}")
+
+# The headers of Boost are there, its library is not.
+healthy()
+shim(c++ "case $1 in -dump*) echo 12.2.0;; -print*) echo libboost_context.a;; esac")
+expect("apt-get could not install libboost-context-dev" "${install_libraries}")
 
 healthy()
 file(REMOVE ${machine}/python3)

@@ -18,6 +18,7 @@
 #include "common/buffer.hpp"
 #include "common/dynamic_library.hpp"
 #include "common/error.hpp"
+#include "common/yardsticks/widen.hpp"
 
 void* cudnn_frontend::cudnn_dlhandle = nullptr;  // set when the library is opened
 
@@ -53,7 +54,11 @@ const Library& library() {
 }
 
 // The tensors' names in a plan.
-enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kQueries, kKeys, kPages };
+enum Uid : std::int64_t {
+  kQ = 1, kK, kV, kO, kLse, kQueries, kKeys, kPages,
+  // Of 8 bits: the factors of Q, K and V, those of P and O, and the largest P and O that it met.
+  kDescaleQ, kDescaleK, kDescaleV, kScaleP, kDescaleP, kScaleO, kMaxP, kMaxO
+};
 
 // cuDNN compiles a kernel for each problem; here it is, or why there is none.
 struct Plan {
@@ -61,6 +66,8 @@ struct Plan {
   fe::graph::Graph graph;
   // How many queries each sequence has, and keys where the problem does not say: [B] int.
   DeviceBuffer queries, keys;
+  // Of 8 bits: 1, what P is multiplied by, and its inverse, and room for the two largest.
+  DeviceBuffer factors;
   std::int64_t workspace = 0;
   std::string why_not;
 
@@ -92,7 +99,52 @@ struct Plan {
         .set_stride({heads * rows * columns, rows * columns, columns, 1});
   }
 
+  static void like(const std::shared_ptr<fe::graph::Tensor_attributes>& t,
+                   const fe::graph::Tensor_attributes& shape, Uid uid) {
+    t->set_output(true).set_uid(uid).set_dim(shape.get_dim()).set_stride(shape.get_stride());
+  }
+
+  // O comes in 8 bits too, in units of V's factor: its rows are means of V's, so they fit.
+  fe::error_t build_fp8() {
+    const Problem& p = problem;
+    graph.set_io_data_type(fe::DataType_t::FP8_E4M3)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
+    const auto like_q = tensor(kQ, p.batch, p.heads, p.seq, p.head_dim);
+    const auto like_k = tensor(kK, p.batch, p.kv_heads, p.kv_seq, p.head_dim);
+    const auto q = graph.tensor(like_q), k = graph.tensor(like_k),
+               v = graph.tensor(fe::graph::Tensor_attributes(like_k).set_uid(kV));
+    const auto number = [&](Uid uid) {
+      return graph.tensor(tensor(uid, 1, 1, 1, 1).set_data_type(fe::DataType_t::FLOAT));
+    };
+    fe::graph::SDPA_fp8_attributes options;
+    options.set_attn_scale(static_cast<float>(p.scale)).set_generate_stats(true);
+    if (p.causal) {
+      options.set_diagonal_band_right_bound(0).set_diagonal_alignment(
+          p.seq == p.kv_seq ? fe::DiagonalAlignment_t::TOP_LEFT
+                            : fe::DiagonalAlignment_t::BOTTOM_RIGHT);
+    }
+    const auto [o, lse, max_p, max_o] =
+        graph.sdpa_fp8(q, k, v, number(kDescaleQ), number(kDescaleK), number(kDescaleV),
+                       number(kDescaleP), number(kScaleP), number(kScaleO), options);
+    like(o, like_q, kO);
+    like(lse, tensor(kLse, p.batch, p.heads, p.seq, 1).set_data_type(fe::DataType_t::FLOAT), kLse);
+    like(max_p, tensor(kMaxP, 1, 1, 1, 1), kMaxP);
+    like(max_o, tensor(kMaxO, 1, 1, 1, 1), kMaxO);
+    for (const auto& t : {lse, max_p, max_o}) t->set_data_type(fe::DataType_t::FLOAT);
+
+    const float values[] = {1, 256, 1 / 256.0f, 0, 0};  // P lies in [0, 1], e4m3 reaches to 448
+    factors = DeviceBuffer(sizeof values, "factors");
+    factors.write(values, sizeof values);
+    return graph.build(library().handle, {fe::HeurMode_t::A});
+  }
+
   fe::error_t build() {
+    const fe::error_t error = is_fp8(problem.dtype) ? build_fp8() : build_fp16();
+    return error.is_bad() ? error : graph.get_workspace_size(workspace);
+  }
+
+  fe::error_t build_fp16() {
     const Problem& p = problem;
     graph.set_io_data_type(p.dtype == DType::fp16 ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
@@ -131,16 +183,10 @@ struct Plan {
           .set_paged_attention_max_seq_len_kv(p.kv_seq);
     }
     const auto [o, lse] = graph.sdpa(q, k, v, options);
-    o->set_output(true).set_uid(kO).set_dim(like_q.get_dim()).set_stride(like_q.get_stride());
-    const auto like_lse = tensor(kLse, p.batch, p.heads, p.seq, 1);
-    lse->set_output(true)
-        .set_uid(kLse)
-        .set_dim(like_lse.get_dim())
-        .set_stride(like_lse.get_stride())
-        .set_data_type(fe::DataType_t::FLOAT);
-
-    const fe::error_t error = graph.build(library().handle, {fe::HeurMode_t::A});
-    return error.is_bad() ? error : graph.get_workspace_size(workspace);
+    like(o, like_q, kO);
+    like(lse, tensor(kLse, p.batch, p.heads, p.seq, 1), kLse);
+    lse->set_data_type(fe::DataType_t::FLOAT);
+    return graph.build(library().handle, {fe::HeurMode_t::A});
   }
 };
 
@@ -162,8 +208,11 @@ std::string name() {
 }
 
 std::string refuse(const Problem& p, const DeviceInfo& device) {
-  if (p.dtype != DType::fp16 && p.dtype != DType::bf16) {
-    return "cuDNN's fused attention takes --dtype fp16 or bf16";
+  if (p.dtype != DType::fp16 && p.dtype != DType::bf16 && p.dtype != DType::e4m3) {
+    return "cuDNN's fused attention takes --dtype fp16, bf16 or e4m3";
+  }
+  if (is_fp8(p.dtype) && !p.one_factor) {
+    return "of 8 bits cuDNN takes one factor for all heads of a tensor: --one-factor";
   }
   if (device.sm < 80) return "cuDNN's fused attention needs sm_80 or newer";
   if (p.causal && p.seq > p.kv_seq) {
@@ -178,7 +227,16 @@ std::string refuse(const Problem& p, const DeviceInfo& device) {
   return plan_for(p).why_not;
 }
 
-std::size_t workspace(const Problem& problem) { return plan_for(problem).workspace; }
+namespace {
+
+// O of 8 bits lies in front of what cuDNN asks for.
+std::size_t o8_bytes(const Problem& p) {
+  return is_fp8(p.dtype) ? (p.q_elements() + 255) / 256 * 256 : 0;
+}
+
+}  // namespace
+
+std::size_t workspace(const Problem& p) { return o8_bytes(p) + plan_for(p).workspace; }
 
 void attention(const Problem& problem, const Arguments& a, Stream stream) {
   const Plan& plan = plan_for(problem);
@@ -192,13 +250,29 @@ void attention(const Problem& problem, const Arguments& a, Stream stream) {
     pointers[kKeys] = a.kv_len ? const_cast<int*>(a.kv_len) : plan.keys.data();
   }
   if (problem.page_size > 0) pointers[kPages] = const_cast<int*>(a.page_table);
+  if (is_fp8(problem.dtype)) {
+    auto* factors = static_cast<float*>(plan.factors.data());
+    pointers[kO] = a.workspace;
+    pointers[kDescaleQ] = const_cast<float*>(a.q_scale);
+    pointers[kDescaleK] = const_cast<float*>(a.k_scale);
+    pointers[kDescaleV] = pointers[kScaleO] = factors;
+    pointers[kScaleP] = factors + 1;
+    pointers[kDescaleP] = factors + 2;
+    pointers[kMaxP] = factors + 3;
+    pointers[kMaxO] = factors + 4;
+  }
   fe::error_t error = {fe::error_code_t::HANDLE_ERROR, "cudnnSetStream failed"};
   if (fe::detail::set_stream(library().handle, stream) == CUDNN_STATUS_SUCCESS) {
-    error = plan.graph.execute(library().handle, pointers, a.workspace);
+    error = plan.graph.execute(library().handle, pointers,
+                               static_cast<std::byte*>(a.workspace) + o8_bytes(problem));
   }
   if (error.is_bad()) {
     throw Error(ExitCode::wrong_result, name() + " failed: " + error.err_msg + ".");
   }
+}
+
+void widen_O(const Problem& p, const Arguments& a, Stream stream) {
+  if (is_fp8(p.dtype)) widen_heads(p, a.workspace, a.v_scale, a.out, stream);
 }
 
 }  // namespace al::cudnn
@@ -217,6 +291,8 @@ std::string refuse(const Problem&, const DeviceInfo&) {
 std::size_t workspace(const Problem&) { return 0; }
 
 void attention(const Problem&, const Arguments&, Stream) {}
+
+void widen_O(const Problem&, const Arguments&, Stream) {}
 
 }  // namespace al::cudnn
 

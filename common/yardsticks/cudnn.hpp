@@ -22,6 +22,10 @@ std::size_t workspace(const Problem& problem);
 
 // Enqueues O and LSE of a problem that was not refused; it can be captured in a graph. Throws
 // Error(wrong_result) with cuDNN's words when it fails.
+// O of an 8-bit problem stays in e4m3, in the workspace and in units of V's factor, until ...
 void attention(const Problem& problem, const Arguments& arguments, Stream stream);
+
+// ... this brings it where the others' is. Otherwise it does nothing.
+void widen_O(const Problem& problem, const Arguments& arguments, Stream stream);
 
 }  // namespace al::cudnn

@@ -1,5 +1,6 @@
 #include "common/yardsticks/yardsticks.hpp"
 
+#include <cmath>
 #include <string>
 
 #include "common/yardsticks/cublas.hpp"
@@ -84,7 +85,20 @@ constexpr Variant kPV[] = {
 
 Cost cost_least(const Problem& p) {
   const Work work = minimum_work(p);
+  if (is_fp8(p.dtype)) {
+    return {.tensor_fp8_flops = work.flops,
+            .exponentials = work.flops / 4 / p.head_dim,
+            .dram_bytes = work.bytes};
+  }
   return {.tensor_flops = work.flops, .dram_bytes = work.bytes};
+}
+
+// Of 8 bits O is rounded to e4m3 as well, which 06_fp8_prefetch_v3/stage.cu says the size of, as of
+// what Hopper's products of 8 bits cut off.
+Slack slack_fp8(const Problem& p) {
+  if (!is_fp8(p.dtype)) return {};
+  return {.products = 8 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13,
+          .out = 8 * 0.0265};
 }
 
 // Not constant, for the row names the version it was measured with.
@@ -94,11 +108,13 @@ std::span<const Variant> attention() {
                                       .idea = idea.c_str(),
                                       .prior = nullptr,
                                       .operation = Operation::attention,
-                                      .features = {.kv_len = true, .pages = true},
+                                      .features = {.fp8 = true, .kv_len = true, .pages = true},
                                       .refuse = cudnn::refuse,
                                       .workspace = cudnn::workspace,
                                       .cost = cost_least,
-                                      .launch = cudnn::attention}};
+                                      .slack = slack_fp8,
+                                      .launch = cudnn::attention,
+                                      .finish = cudnn::widen_O}};
   return variants;
 }
 

@@ -44,6 +44,10 @@ class NoDevice(Error):
     """There is no GPU that could run this."""
 
 
+class NoLibrary(Error):
+    """The library has not been built, or is not where it was looked for."""
+
+
 class CopyWarning(UserWarning):
     """A tensor had to be copied, for the stages take contiguous tensors of whole 16 bytes only."""
 
@@ -83,6 +87,7 @@ class Library:
 
     def __init__(self, path, backend):
         self.path, self.backend = str(path), backend
+        self._plans = {}
         self._c = ctypes.CDLL(self.path)
         self._c.al_last_error.restype = ctypes.c_char_p
         # Pointers and sizes as such: without this ctypes would hand each over as a C int.
@@ -139,6 +144,18 @@ class Library:
     def run(self, stage, variant, arguments, stream):
         self.check(self._c.al_run(stage.encode(), _encoded(variant), arguments, stream))
 
+    def plan(self, stages, variant, arguments, key):
+        """The first of `stages` that can, and the bytes of workspace it needs. What depends on sizes
+        and options alone is asked once for each `key`: a refusal takes the library 0.1 ms."""
+        found = self._plans.get(key)
+        if found is None:
+            stage = stages if isinstance(stages, str) else _first_that_can(self, stages, variant, arguments)
+            found = stage, self.workspace_bytes(stage, variant, arguments)
+            if len(self._plans) >= 4096:  # a program whose sizes never come again
+                self._plans.clear()
+            self._plans[key] = found
+        return found
+
 
 def _encoded(variant):
     return None if variant is None else variant.encode()
@@ -170,11 +187,11 @@ def library(backend):
     except OSError:
         target = FILES[backend][len("lib"):-len(".so")]
         looked = "\n  ".join(str(path) for path in tried)
-        raise Error(f"There is no {FILES[backend]}. It is built by\n"
-                    f"  cmake --preset {backend} && "
-                    f"cmake --build build/{backend} --target {target}\n"
-                    f"ATTENTION_LADDER_PATH names the folder it is in. Looked for:\n  {looked}"
-                    ) from None
+        raise NoLibrary(f"There is no {FILES[backend]}. It is built by\n"
+                        f"  cmake --preset {backend} && "
+                        f"cmake --build build/{backend} --target {target}\n"
+                        f"ATTENTION_LADDER_PATH names the folder it is in. Looked for:\n  {looked}"
+                        ) from None
 
 
 def stages(backend="emulator"):
@@ -193,12 +210,14 @@ def variants(stage, backend="emulator"):
 class _Torch:
     def __init__(self):
         self.torch = sys.modules["torch"]
-
-    def owns(self, x):
-        return isinstance(x, self.torch.Tensor)
+        self.kind = self.torch.Tensor
+        self.names = {}  # of dtypes
 
     def dtype(self, x):
-        return str(x.dtype)[len("torch."):]
+        name = self.names.get(x.dtype)
+        if name is None:
+            name = self.names[x.dtype] = str(x.dtype)[len("torch."):]
+        return name
 
     def place(self, x):
         return x.device
@@ -228,23 +247,22 @@ class _Torch:
             raise Unsupported("There is no backward pass, and a tensor requires a gradient: call "
                               "this under torch.no_grad(), or with tensors that are detached.")
 
-    @contextlib.contextmanager
+    def on_device(self, x):
+        """A context in which the tensor's device is the current one."""
+        if x.device.type == "cpu" or x.device.index == self.torch.cuda.current_device():
+            return NOTHING
+        return self.torch.cuda.device(x.device)
+
     def stream(self, x):
-        """The device made current, and its current stream. Temporary tensors may go before the
-        kernels have run: PyTorch gives their memory to later work of the same stream only."""
-        if x.device.type == "cpu":
-            yield None
-            return
-        with self.torch.cuda.device(x.device):
-            yield self.torch.cuda.current_stream().cuda_stream
+        """The device's current stream. Temporary tensors may go before the kernels have run: PyTorch
+        gives their memory to later work of the same stream only."""
+        return None if x.device.type == "cpu" else self.torch.cuda.current_stream(x.device).cuda_stream
 
 
 class _NumPy:
     def __init__(self):
         self.numpy = sys.modules["numpy"]
-
-    def owns(self, x):
-        return isinstance(x, self.numpy.ndarray)
+        self.kind = self.numpy.ndarray
 
     def dtype(self, x):
         return x.dtype.name  # the package ml_dtypes adds bfloat16, float8_e4m3fn and float8_e5m2
@@ -273,13 +291,20 @@ class _NumPy:
     def refuse_gradient(self, tensors):
         pass
 
+    def on_device(self, x):
+        return NOTHING
+
     def stream(self, x):
-        return contextlib.nullcontext()
+        return None
+
+
+NOTHING = contextlib.nullcontext()
+_torch, _numpy = functools.cache(_Torch), functools.cache(_NumPy)
 
 
 def _arrays_of(first, name):
-    for module, arrays in (("torch", _Torch), ("numpy", _NumPy)):
-        if module in sys.modules and arrays().owns(first):
+    for module, arrays in (("torch", _torch), ("numpy", _numpy)):
+        if module in sys.modules and isinstance(first, arrays().kind):
             return arrays()
     raise Unsupported(f"{name} is a {type(first).__name__}: give a torch.Tensor or a numpy.ndarray.")
 
@@ -300,61 +325,69 @@ class _Call:
 
     def __init__(self, first, first_name):
         self.arrays = _arrays_of(first, first_name)
-        self.first, self.first_name = first, first_name
-        self.fields = {"scale": math.nan}
+        self.first, self.first_name, self.place = first, first_name, self.arrays.place(first)
+        self.fields = {}  # sizes and options, scale only where one is given
+        self.pointers = {}
         self.kept = []  # what pointers point into, until the library has been called
 
     def take(self, name, x, shape, dtypes, field=None):
         """Notes the tensor `x`. `shape` names its sizes: a name that is new is given the tensor's
         size, and any other has to agree. Returns the dtype's name."""
         arrays = self.arrays
-        if not arrays.owns(x):
+        if not isinstance(x, arrays.kind):
             raise Unsupported(f"{name} is a {type(x).__name__}, and {self.first_name} a "
                               f"{type(self.first).__name__}: all must be of one kind.")
-        if arrays.place(x) != arrays.place(self.first):
+        if arrays.place(x) != self.place:
             raise Unsupported(f"{name} is on {arrays.place(x)}, and {self.first_name} on "
-                              f"{arrays.place(self.first)}: all must be on one device.")
+                              f"{self.place}: all must be on one device.")
         dtype = arrays.dtype(x)
         if dtype not in dtypes:
             raise Unsupported(f"{name} is {dtype}: it can be {', '.join(dtypes)}.")
-        must_be = f"{name} has shape {list(x.shape)}: it must be [{', '.join(shape)}]"
-        if len(x.shape) != len(shape):
-            raise Unsupported(f"{must_be}.")
-        for size, word in zip(x.shape, shape):
-            expected = self.fields.setdefault(word, size)
+        sizes, fields = x.shape, self.fields
+        if len(sizes) != len(shape):
+            raise Unsupported(f"{_must_be(name, sizes, shape)}.")
+        for size, word in zip(sizes, shape):
+            expected = fields.setdefault(word, size)
             if size != expected:
-                raise Unsupported(f"{must_be}, and {word} is {expected}.")
-        if not arrays.is_contiguous(x) or arrays.pointer(x) % 16 != 0:
+                raise Unsupported(f"{_must_be(name, sizes, shape)}, and {word} is {expected}.")
+        pointer = arrays.pointer(x)
+        if pointer % 16 != 0 or not arrays.is_contiguous(x):
             warnings.warn(f"{name} is not contiguous, or does not begin at a multiple of 16 bytes: "
                           "it is copied.", CopyWarning, stacklevel=_level_of_caller())
             x = arrays.copy(x)
+            pointer = arrays.pointer(x)
         self.kept.append(x)
-        self.fields[field or name] = arrays.pointer(x)
+        self.pointers[field or name] = pointer
         return dtype
 
     def run(self, stage, variant, out_shape, out_dtype, return_lse=False):
         """The result, or (result, lse). `stage` is a name, or names to choose the first that can."""
-        arrays, fields = self.arrays, self.fields
+        arrays, fields, pointers = self.arrays, self.fields, self.pointers
         arrays.refuse_gradient(self.kept)
         lib = library(arrays.backend(self.first))
-        with arrays.stream(self.first) as stream:
-            if isinstance(stage, tuple):
-                stage = _first_that_can(lib, stage, variant, Arguments(**fields))
+        with arrays.on_device(self.first):
             shape = tuple(fields[size] for size in out_shape)
             out = arrays.empty(self.first, shape, out_dtype)
-            fields["o"] = arrays.pointer(out)
+            pointers["o"] = arrays.pointer(out)
             lse = None
             if return_lse:
                 lse = arrays.empty(self.first, shape[:3], "float32")
-                fields["lse"] = arrays.pointer(lse)
-            bytes_needed = lib.workspace_bytes(stage, variant, Arguments(**fields))
+                pointers["lse"] = arrays.pointer(lse)
+            key = (stage, variant, self.place, *fields.items(), *pointers)
+            fields.setdefault("scale", math.nan)
+            arguments = Arguments(**fields, **pointers)
+            stage, bytes_needed = lib.plan(stage, variant, arguments, key)
             if bytes_needed > 0:
                 # New and zero for each call; al_run() wants it to begin at a multiple of 256.
                 workspace = arrays.zeros(self.first, (bytes_needed + 255,), "uint8")
-                fields["workspace"] = -(-arrays.pointer(workspace) // 256) * 256
-                fields["workspace_bytes"] = bytes_needed
-            lib.run(stage, variant, Arguments(**fields), stream)
+                arguments.workspace = -(-arrays.pointer(workspace) // 256) * 256
+                arguments.workspace_bytes = bytes_needed
+            lib.run(stage, variant, arguments, arrays.stream(self.first))
         return (out, lse) if return_lse else out
+
+
+def _must_be(name, sizes, shape):
+    return f"{name} has shape {list(sizes)}: it must be [{', '.join(shape)}]"
 
 
 def _first_that_can(lib, names, variant, arguments):

@@ -9,7 +9,7 @@ implementation, here made of torch's matrix products in float32, plus an epsilon
 variant and dtype: the largest error as a part of its budget, and PyTorch's own error in that dtype
 as a part of the same budget. On the CPU the kernels run in the emulator.
 
-Exit code: 0 right, 1 wrong, 77 without torch or without a GPU for --device cuda.
+Exit code: 0 right, 1 wrong, 77 without torch, the library, or a GPU for --device cuda.
 """
 
 import argparse
@@ -336,6 +336,11 @@ def main():
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("SKIP: torch sees no GPU")
+        sys.exit(77)
+    try:
+        ladder.library("cuda" if options.device == "cuda" else "emulator")
+    except ladder.NoLibrary as missing:
+        print(f"SKIP: {missing}")
         sys.exit(77)
     stages = [name for name in options.stage.split(",") if name]
     if options.device == "cpu":

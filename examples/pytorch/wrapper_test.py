@@ -26,6 +26,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import attention_ladder as ladder  # noqa: E402
 
+try:
+    ladder.library("emulator")
+except ladder.NoLibrary as missing:  # twenty tests would say so
+    print(f"SKIP: {missing}")
+    sys.exit(77)
+
 EPSILON = {"float32": 2.0**-18, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
