@@ -207,9 +207,9 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     const int seen[2] = {visible<Config>(shape, row), visible<Config>(shape, row + 8)};
     const int whole =
         max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
-    // The warpgroup's own tiles of keys: later ones are for later rows. 0: its rows are beyond Nq.
+    // The warpgroup's own tiles of keys: later ones are for later rows. 0: it has no rows.
     const int key_tiles =
-        row0 < shape.Nq ? tiles_seen_by<Config>(shape, min(row0 + 64, shape.Nq) - 1) : 0;
+        row0 < work.end ? tiles_seen_by<Config>(shape, min(row0 + 64, work.end) - 1) : 0;
     int j = work.key_tiles - 1;
 
     // The steps of the loop, phase by phase.

@@ -14,9 +14,10 @@ namespace al::cute_attention {
 using namespace cute;
 using cute::Tensor;  // not al::Tensor
 
-// A tile of O and the tiles of keys that it needs: 0 … key_tiles - 1. No tiles: no more work.
+// A tile of O, rows row0 … end - 1, and the tiles of keys that it needs: 0 … key_tiles - 1. No
+// tiles: no more work.
 struct Work {
-  int bh = 0, batch = 0, head = 0, row0 = 0, key_tiles = 0;
+  int bh = 0, batch = 0, head = 0, row0 = 0, end = 0, key_tiles = 0;
 };
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
@@ -147,17 +148,23 @@ __device__ int tiles_seen_by(const Sm90Shape& shape, int row) {
   return max(1, ceil_div(visible<Config>(shape, row), Config::BLOCK_N));
 }
 
+// Tiles are counted from a head's end, so the one that is not full is the first: when causal, it
+// has the fewest keys, and warpgroups without rows stand idle for the shortest time.
+// [snippet work_of]
 template <typename Config>
 __device__ Work work_of(const Sm90Arguments& args, int tile) {
   if (tile >= args.order.tiles()) return {};
   const OutputTile out = args.order(tile);
-  const int row0 = out.m * Config::BLOCK_M;
-  const int last_row = min(row0 + Config::BLOCK_M, args.shape.Nq) - 1;
+  const int end = ceil_div(args.shape.Nq, 64) * 64 -  // whole warpgroups
+                  (args.order.tiles_m - 1 - out.m) * Config::BLOCK_M;
+  const int last_row = min(end, args.shape.Nq) - 1;
   return {.bh = out.bh,
           .batch = out.bh / args.shape.heads,
           .head = out.bh % args.shape.heads,
-          .row0 = row0,
+          .row0 = max(0, end - Config::BLOCK_M),
+          .end = last_row + 1,
           .key_tiles = tiles_seen_by<Config>(args.shape, last_row)};
 }
+// [/snippet]
 
 }  // namespace al::cute_attention

@@ -175,8 +175,12 @@ constexpr Variant kVariants[] = {
 };
 
 int best(const Problem& p, const DeviceInfo& device) {
-  const int flash_sm90 = std::size(kVariants) - 3;  // lagging pays with accuracy
-  return refuse_sm90(p, device).empty() ? flash_sm90 : 0;
+  constexpr int PACK_GQA = std::size(kVariants) - 1;
+  constexpr int FLASH_SM90 = PACK_GQA - 2;  // between them: lagging, which pays with accuracy
+  // Packing pays where the queries of one head do not fill a tile, and costs nothing elsewhere.
+  const bool short_head = p.seq < best_tile(p.head_dim, p.causal, p.kv_seq >= 8192).block_m;
+  if (short_head && refuse_pack_gqa(p, device).empty()) return PACK_GQA;
+  return refuse_sm90(p, device).empty() ? FLASH_SM90 : 0;
 }
 
 }  // namespace
