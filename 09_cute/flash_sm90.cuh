@@ -46,10 +46,9 @@ struct Loader {
 #pragma unroll 1
     for (int w = 0; w < Config::WARPGROUPS; ++w) {  // 64 rows at a time, as O will be stored
       for (int s = 0; s < Config::SLABS; ++s) {
-        tma_load<L2Hint::evict_first>(&shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q,
-                                      &barriers.Q_full,
-                                      {s * 64, 0, (work.row0 + w * 64) >> args.shape.packed,
-                                       work.head, work.batch});
+        tma_load<L2Hint::evict_first>(
+            &shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q, &barriers.Q_full,
+            {s * 64, 0, (work.row0 + w * 64) >> args.shape.packed, work.head, work.batch});
       }
     }
     Q_at.next();
@@ -525,10 +524,10 @@ void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream, i
     using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG), STEPS>;
     Problem as_packed = p;
     as_packed.heads >>= packed, as_packed.seq <<= packed;
-    launch_flash_sm90_config<Config>(p, a, stream,
-                                     sm90_order(as_packed, Config::BLOCK_M, device()), packed);
+    launch_flash_sm90_config<Config>(p, a, stream, sm90_order(as_packed, Config::BLOCK_M, device()),
+                                     packed);
   };
-  p.kv_seq >= 8192 ? with(std::true_type{}) : with(std::false_type{});
+  long_keys(D, p.kv_seq) ? with(std::true_type{}) : with(std::false_type{});
 }
 
 template <int D>
