@@ -46,10 +46,9 @@ struct Loader {
 #pragma unroll 1
     for (int w = 0; w < Config::WARPGROUPS; ++w) {  // 64 rows at a time, as O will be stored
       for (int s = 0; s < Config::SLABS; ++s) {
-        tma_load<L2Hint::evict_first>(&shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q,
-                                      &barriers.Q_full,
-                                      {s * 64, 0, (work.row0 + w * 64) >> args.shape.packed,
-                                       work.head, work.batch});
+        tma_load<L2Hint::evict_first>(
+            &shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q, &barriers.Q_full,
+            {s * 64, 0, (work.row0 + w * 64) >> args.shape.packed, work.head, work.batch});
       }
     }
     Q_at.next();
@@ -529,25 +528,24 @@ void launch_flash_sm90_config(const Problem& p, const Arguments& a, Stream strea
          args);
 }
 
-template <typename T, int D, bool CAUSAL, Sm90Steps STEPS>
+template <typename T, int D, bool CAUSAL, bool LONG_KEYS, Sm90Steps STEPS>
 void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream, int packed = 0) {
-  const auto with = [&]<bool LONG>(std::bool_constant<LONG>) {
-    using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG), STEPS>;
-    Problem as_packed = p;
-    as_packed.heads >>= packed, as_packed.seq <<= packed;
-    launch_flash_sm90_config<Config>(p, a, stream,
-                                     sm90_order(as_packed, Config::BLOCK_M, device()), packed);
-  };
-  p.kv_seq >= 8192 ? with(std::true_type{}) : with(std::false_type{});
+  using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG_KEYS), STEPS>;
+  Problem as_packed = p;
+  as_packed.heads >>= packed, as_packed.seq <<= packed;
+  launch_flash_sm90_config<Config>(p, a, stream, sm90_order(as_packed, Config::BLOCK_M, device()),
+                                   packed);
 }
 
 template <int D>
 void launch_flash_sm90(int packed, const Problem& p, const Arguments& a, Stream stream) {
-  const auto with = [&]<typename T>(T) {
-    p.causal ? launch_flash_sm90_as<T, D, true, best_steps(D)>(p, a, stream, packed)
-             : launch_flash_sm90_as<T, D, false, best_steps(D)>(p, a, stream, packed);
+  const auto with = [&]<typename T, bool CAUSAL>(T, bool_constant<CAUSAL>) {
+    constexpr Sm90Steps STEPS = best_steps(D);
+    long_keys(D, p.kv_seq) ? launch_flash_sm90_as<T, D, CAUSAL, true, STEPS>(p, a, stream, packed)
+                           : launch_flash_sm90_as<T, D, CAUSAL, false, STEPS>(p, a, stream, packed);
   };
-  p.dtype == DType::fp16 ? with(half_t{}) : with(bfloat16_t{});
+  const auto as = [&](auto t) { p.causal ? with(t, true_type{}) : with(t, false_type{}); };
+  p.dtype == DType::fp16 ? as(half_t{}) : as(bfloat16_t{});
 }
 
 }  // namespace al::cute_attention

@@ -178,7 +178,8 @@ int best(const Problem& p, const DeviceInfo& device) {
   constexpr int PACK_GQA = std::size(kVariants) - 1;
   constexpr int FLASH_SM90 = PACK_GQA - 2;  // between them: lagging, which pays with accuracy
   // Packing pays where the queries of one head do not fill a tile, and costs nothing elsewhere.
-  const bool short_head = p.seq < best_tile(p.head_dim, p.causal, p.kv_seq >= 8192).block_m;
+  const bool keys_are_long = long_keys(p.head_dim, p.kv_seq);
+  const bool short_head = p.seq < best_tile(p.head_dim, p.causal, keys_are_long).block_m;
   if (short_head && refuse_pack_gqa(p, device).empty()) return PACK_GQA;
   return refuse_sm90(p, device).empty() ? FLASH_SM90 : 0;
 }
