@@ -114,17 +114,17 @@ __device__ __forceinline__ void copy_tiles(const Sm90Arguments& args,
 }
 // [/snippet]
 
-// Starts c = a b (ZERO) or c += a b, of the first K of what is summed over. Until wgmma_wait() the tensor cores read and write behind
+// Starts c = a b (ZERO) or c += a b. Until wgmma_wait() the tensor cores read and write behind
 // the program's back: c must not be touched, nor a where it is in registers. The fences tell the
 // compiler so.
 // [snippet start_product]
-template <bool ZERO, int K, typename Mma, typename A, typename B, typename C>
+template <bool ZERO, typename Mma, typename A, typename B, typename C>
 __device__ __forceinline__ void start_product(Mma& mma, const A& a, const B& b, C& c) {
   warpgroup_fence_operand(c);
   wgmma_fence();
   mma.accumulate_ = ZERO ? GMMA::ScaleOut::Zero : GMMA::ScaleOut::One;
 #pragma unroll
-  for (int k = 0; k < K / 16; ++k) {
+  for (int k = 0; k < size<2>(a); ++k) {  // 16 at a time
     gemm(mma, a(_, _, k), b(_, _, k), c);
     mma.accumulate_ = GMMA::ScaleOut::One;
   }
@@ -167,10 +167,6 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
   const auto pv_thread = mma_pv.get_slice(thread);
   const Tensor tSrQ = qk_thread.partition_fragment_A(sQ);   // (1, 1, D/16)
   const Tensor tSrK = qk_thread.partition_fragment_B(sK);   // (1, 1, D/16, stages)
-  typename Config::MmaQKHalf mma_qk_half;
-  const Tensor tSrK_half = mma_qk_half.get_slice(thread).partition_fragment_B(
-      local_tile(sK, Shape<Int<Config::HALF_N>, Int<D>, Int<Config::K_STAGES>>{},
-                 make_coord(0, 0, 0)));                       // (1, 1, D/16, stages)
   const Tensor tOrV = pv_thread.partition_fragment_B(sVt);  // (1, 1, N/16, stages)
 
   // Registers.
@@ -211,9 +207,8 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     const int whole =
         max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
     // The warpgroup's own tiles of keys: later ones are for later rows. 0: it has no rows.
-    const int last_row = min(row0 + 64, work.end) - 1;
-    const int last_seen = visible<Config>(shape, last_row);
-    const int key_tiles = row0 < work.end ? tiles_seen_by<Config>(shape, last_row) : 0;
+    const int key_tiles =
+        row0 < work.end ? tiles_seen_by<Config>(shape, min(row0 + 64, work.end) - 1) : 0;
     int j = work.key_tiles - 1;
 
     // The steps of the loop, phase by phase.
@@ -222,7 +217,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
       if (copies) loader.load_V(j);
     };
     const auto start_S = [&](auto& tSrS) {  // S [64, N] = Q Kᵀ
-      start_product<true, D>(mma_qk, tSrQ, tSrK(_, _, _, K_at.stage), tSrS);
+      start_product<true>(mma_qk, tSrQ, tSrK(_, _, _, K_at.stage), tSrS);
     };
     const auto wait_K = [&] { mbarrier_wait(&barriers.K_full[K_at.stage], K_at.lap); };
     const auto wait_V = [&] { mbarrier_wait(&barriers.V_full[V_at.stage], V_at.lap); };
@@ -234,12 +229,10 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
       release(barriers.V_empty[V_at.stage]);
       V_at.next();
     };
-    const auto start_O = [&](auto keys) {  // O [64, D] += P V of the tile's first keys
+    const auto start_O = [&] {  // O [64, D] += P V
       wait_V();
-      start_product<false, keys>(mma_pv, tOrP, tOrV(_, _, _, V_at.stage), tOrO);
+      start_product<false>(mma_pv, tOrP, tOrV(_, _, _, V_at.stage), tOrO);
     };
-    constexpr Int<BLOCK_N> ALL{};
-    constexpr Int<Config::HALF_N> HALF{};
     const auto wait_O = [&] {
       wgmma_wait<0>();
       warpgroup_fence_operand(tOrO);
@@ -317,7 +310,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           rescale_O();
           exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
-          start_O(ALL);
+          start_O();
           wait_O();
         };
 #pragma unroll 1
@@ -327,13 +320,12 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
         if (Config::O_HAS_ROOM) release(barriers.Q_empty);
       } else {
         // [snippet overlap]
-        // S and P of the first tile have nothing to hide under. Perhaps half of it is masked.
-        const bool half = Config::HALVES && last_seen <= j * BLOCK_N + HALF;
-        const auto first = [&](auto& mma, const auto& tSrK_first, auto keys) {
-          Tensor tSrS = partition_fragment_C(mma, Shape<_64, decltype(keys)>{});
-          Tensor S = by_rows(tSrS);  // (2, (2, keys/8))
+        // S and P of the first tile have nothing to hide under.
+        {
+          Tensor tSrS = partition_fragment_C(mma_qk, Shape<_64, Int<BLOCK_N>>{});
+          Tensor S = by_rows(tSrS);  // (2, (2, N/8))
           wait_K();
-          start_product<true, D>(mma, tSrQ, tSrK_first(_, _, _, K_at.stage), tSrS);
+          start_S(tSrS);
           wgmma_wait<0>();
           warpgroup_fence_operand(tSrS);
           release_K();
@@ -341,17 +333,16 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           row_maxima<-1>(S, rows, scale_log2);
           exponentials(S, rows, scale_log2);
           round_to(tOrP, tSrS);
-        };
-        half ? first(mma_qk_half, tSrK_half, HALF) : first(mma_qk, tSrK, ALL);
+        }
         // O += P V of tile j, under which S and P of tile j - 1 are made.
-        const auto step = [&](auto masked, auto keys) {
+        const auto step = [&](auto masked) {
           start_loads();
           Tensor tSrS = partition_fragment_C(mma_qk, Shape<_64, Int<BLOCK_N>>{});
           Tensor S = by_rows(tSrS);
           wait_K();
           wait_turn();
           start_S(tSrS);
-          start_O(keys);
+          start_O();
           pass_turn();
           wgmma_wait<1>();  // S is there, O on its way
           warpgroup_fence_operand(tSrS);
@@ -364,14 +355,13 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
           round_to(tOrP, tSrS);
           rescale_O();
         };
-        if (half && j > 0) step(true_type{}, HALF);
 #pragma unroll 1
-        while (j > whole) step(true_type{}, ALL);
+        while (j > whole) step(true_type{});
 #pragma unroll 1
-        while (j > 0) step(false_type{}, ALL);
+        while (j > 0) step(false_type{});
         if (Config::O_HAS_ROOM) release(barriers.Q_empty);
         if (copies) loader.load_V(0);
-        half && key_tiles == 1 ? start_O(HALF) : start_O(ALL);
+        start_O();
         // [/snippet]
       }
 

@@ -57,12 +57,6 @@ struct Sm90Config {
   using MmaPV = decltype(make_tiled_mma(WgmmaRS<T, D>{}));
   static_assert(size<1>(typename MmaQK::AtomShape_MNK{}) == BLOCK_N, "one instruction wide");
 
-  // Across the diagonal, a warpgroup of 64 rows may see only the first half of 128 keys, and then
-  // multiplies no more. At D = 128 the second set of instructions costs more than that saves.
-  static constexpr bool HALVES = CAUSAL && D == 64 && BLOCK_N == 128;
-  static constexpr int HALF_N = HALVES ? BLOCK_N / 2 : BLOCK_N;
-  using MmaQKHalf = decltype(make_tiled_mma(WgmmaSS<T, HALF_N>{}));
-
   struct alignas(1024) QTile {  // the swizzle is by address: whole patterns of 1024 bytes
     T data[BLOCK_M * D];
   };
