@@ -119,6 +119,17 @@ TEST_CASE("a block that takes several tiles of O") {
   }
 }
 
+// Where there are many keys the tiles are others.
+TEST_CASE("the tiles of long sequences") {
+  const Variant& variant = find_variant(stage_09_cute, "flash_sm90");
+  for (const bool causal : {false, true}) {
+    for (const Problem& p :
+         {problem(2, 1, 250, 2100, 128, causal), problem(1, 1, 70, 8200, 256, causal)}) {
+      if (runs(variant, p)) check_variant(variant, p, Distribution::normal);
+    }
+  }
+}
+
 TEST_CASE("query heads that share keys are packed: every row finds its head and its mask") {
   const Variant& variant = find_variant(stage_09_cute, "pack_gqa");
   struct Shape {
