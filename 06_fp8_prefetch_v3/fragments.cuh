@@ -55,7 +55,6 @@ struct Row {
   float m = -INFINITY, l = 0;
 };
 
-// [snippet softmax]
 // The largest score of each of a lane's two rows, and of `row` what was there before.
 template <int BLOCKS>
 __device__ __forceinline__ void largest_of(const float (&S_rmem)[BLOCKS][4], const Row (&row)[2],
@@ -71,6 +70,7 @@ __device__ __forceinline__ void largest_of(const float (&S_rmem)[BLOCKS][4], con
   m[1] = fmaxf(most[2], most[3]);
 }
 
+// [snippet bits]
 // The same in half the instructions. Numbers from 0 on have the order of their bits read as an
 // integer, and Hopper has an instruction for the largest of three integers. Who is below 0 lies
 // below all of those; only if nothing reaches 0, which is rare, floats must be compared.
@@ -94,7 +94,9 @@ __device__ __forceinline__ void largest_of_by_bits(const float (&S_rmem)[BLOCKS]
   m[1] = __int_as_float(bits1);
   if (bits0 < 0 || bits1 < 0) largest_of(S_rmem, row, m);
 }
+// [/snippet]
 
+// [snippet softmax]
 // A step of the online softmax, first half: S becomes P = 2^(c · (s - m) + shift). `alpha` is what
 // the old terms shrink by. True if some row's maximum moved; else alpha is 1.
 //
