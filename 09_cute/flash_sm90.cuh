@@ -46,9 +46,9 @@ struct Loader {
 #pragma unroll 1
     for (int w = 0; w < Config::WARPGROUPS; ++w) {  // 64 rows at a time, as O will be stored
       for (int s = 0; s < Config::SLABS; ++s) {
-        tma_load<L2Hint::evict_first>(&shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q,
-                                      &barriers.Q_full,
-                                      {s * 64, work.row0 + w * 64, work.head, work.batch});
+        tma_load<L2Hint::evict_first>(
+            &shared.Q.data[(s * Config::BLOCK_M + w * 64) * 64], args.Q, &barriers.Q_full,
+            {s * 64, 0, (work.row0 + w * 64) >> args.shape.packed, work.head, work.batch});
       }
     }
     Q_at.next();
@@ -144,7 +144,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
   constexpr int D = Config::D, BLOCK_M = Config::BLOCK_M, BLOCK_N = Config::BLOCK_N;
   constexpr int WARPGROUPS = Config::WARPGROUPS;
   constexpr float LN_2 = 0.69314718056f, LOG2_E = 1.44269504089f;
-  const KernelShape& shape = args.shape;
+  const Sm90Shape& shape = args.shape;
   // A larger product is a larger score: where the scale is negative, Q's sign is turned. Not quite
   // zero where the scale is: 0 · -inf is NaN.
   const float scale_log2 = fmaxf(fabsf(shape.scale) * LOG2_E, 1e-30f);
@@ -206,9 +206,9 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
     const int seen[2] = {visible<Config>(shape, row), visible<Config>(shape, row + 8)};
     const int whole =
         max(0, visible<Config>(shape, row0)) / BLOCK_N;  // tiles that all rows see all of
-    // The warpgroup's own tiles of keys: later ones are for later rows. 0: its rows are beyond Nq.
+    // The warpgroup's own tiles of keys: later ones are for later rows. 0: it has no rows.
     const int key_tiles =
-        row0 < shape.Nq ? tiles_seen_by<Config>(shape, min(row0 + 64, shape.Nq) - 1) : 0;
+        row0 < work.end ? tiles_seen_by<Config>(shape, min(row0 + 64, work.end) - 1) : 0;
     int j = work.key_tiles - 1;
 
     // The steps of the loop, phase by phase.
@@ -372,7 +372,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
         const float l = quad_sum(rows.l[r]);
         one_over_l[r] = l == 0 ? 0 : 1 / l;
         if (args.LSE && thread % 4 == 0 && row + 8 * r < shape.Nq) {
-          args.LSE[std::size_t(work.bh) * shape.Nq + row + 8 * r] =
+          args.LSE[shape.row_of(work.bh, row + 8 * r)] =
               l == 0 ? -INFINITY : (rows.m[r] * scale_log2 + log2f(l)) * LN_2;
         }
       }
@@ -406,7 +406,7 @@ __device__ __forceinline__ void compute_tiles(const Sm90Arguments& args,
 #pragma unroll
         for (int s = 0; s < Config::SLABS; ++s) {  // what is beyond Nq is not written
           tma_store(args.O, &shared.O.data[(s * BLOCK_M + warpgroup * 64) * 64],
-                    {s * 64, row0, work.head, work.batch});
+                    {s * 64, 0, row0 >> shape.packed, work.head, work.batch});
         }
         bulk_store_commit();
         if constexpr (!Config::O_HAS_ROOM) {
@@ -473,59 +473,69 @@ __global__ void __launch_bounds__(Config::THREADS, 1)
 }
 // [/snippet]
 
+// `packed`: log2 of the query heads that a tile takes together, which share keys. `order` counts
+// each such lot as one head.
 template <typename Config>
 void launch_flash_sm90_config(const Problem& p, const Arguments& a, Stream stream,
-                              const TileOrder& order) {
+                              const TileOrder& order, int packed = 0) {
   constexpr TensorElement ELEMENT =
       std::is_same_v<typename Config::T, half_t> ? TensorElement::f16 : TensorElement::bf16;
-  // Boxes of `rows` x 64 columns of [B, heads, N, D].
-  const auto map = [&](const void* data, int heads, int N, int rows) {
-    const std::uint64_t row = Config::D * sizeof(typename Config::T);
-    return make_tensor_map(
-        data, ELEMENT,
-        {.sizes = {Config::D, std::uint64_t(N), std::uint64_t(heads), std::uint64_t(p.batch)},
-         .strides = {row, row * N, row * N * heads},
-         .box = {64, std::uint32_t(rows), 1, 1}},
-        Swizzle::b128);
+  constexpr std::uint64_t D = Config::D, ROW = D * sizeof(typename Config::T);
+  const std::uint64_t B = p.batch, Hq = p.heads, Hkv = p.kv_heads, Nq = p.seq, Nkv = p.kv_seq;
+  const std::uint64_t together = 1u << packed;
+  const auto queries = [&](const void* data) {
+    return make_tensor_map(data, ELEMENT,
+                           {.sizes = {D, together, Nq, Hq >> packed, B},
+                            .strides = {ROW * Nq, ROW, ROW * Nq << packed, ROW * Nq * Hq},
+                            .box = {64, 1u << packed, 64u >> packed, 1, 1}},
+                           Swizzle::b128);
   };
-  const Sm90Arguments args{.Q = map(a.q, p.heads, p.seq, 64),
-                           .K = map(a.k, p.kv_heads, p.kv_seq, Config::BLOCK_N),
-                           .V = map(a.v, p.kv_heads, p.kv_seq, Config::BLOCK_N),
-                           .O = map(a.out, p.heads, p.seq, 64),
+  const auto keys = [&](const void* data) {
+    return make_tensor_map(data, ELEMENT,
+                           {.sizes = {D, Nkv, Hkv, B},
+                            .strides = {ROW, ROW * Nkv, ROW * Nkv * Hkv},
+                            .box = {64, Config::BLOCK_N, 1, 1}},
+                           Swizzle::b128);
+  };
+  const Sm90Arguments args{.Q = queries(a.q),
+                           .O = queries(a.out),
+                           .K = keys(a.k),
+                           .V = keys(a.v),
                            .Q_data = a.q,
                            .K_data = a.k,
                            .V_data = a.v,
                            .LSE = a.lse,
                            .counter = static_cast<int*>(a.workspace),
-                           .shape = KernelShape(p),
+                           .shape = Sm90Shape(p, packed),
                            .order = order};
-  const int blocks =
-      Config::STEPS.persistent ? std::min(order.tiles(), device().sms) : order.tiles();
+  const int tiles = order.tiles();
   launch(flash_sm90<Config>,
          {.name = "flash_sm90",
-          .grid = dim3(blocks),
+          .grid = dim3(Config::STEPS.persistent ? std::min(tiles, device().sms) : tiles),
           .block = dim3(Config::THREADS),
           .shared_bytes = Config::SHARED,
           .stream = stream},
          args);
 }
 
-template <typename T, int D, bool CAUSAL, Sm90Steps STEPS>
-void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream) {
-  const auto with = [&]<bool LONG>(std::bool_constant<LONG>) {
-    using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG), STEPS>;
-    launch_flash_sm90_config<Config>(p, a, stream, sm90_order(p, Config::BLOCK_M, device()));
-  };
-  p.kv_seq >= 8192 ? with(std::true_type{}) : with(std::false_type{});
+template <typename T, int D, bool CAUSAL, bool LONG_KEYS, Sm90Steps STEPS>
+void launch_flash_sm90_as(const Problem& p, const Arguments& a, Stream stream, int packed = 0) {
+  using Config = Sm90Config<T, D, CAUSAL, best_tile(D, CAUSAL, LONG_KEYS), STEPS>;
+  Problem as_packed = p;
+  as_packed.heads >>= packed, as_packed.seq <<= packed;
+  launch_flash_sm90_config<Config>(p, a, stream, sm90_order(as_packed, Config::BLOCK_M, device()),
+                                   packed);
 }
 
 template <int D>
-void launch_flash_sm90(const Problem& p, const Arguments& a, Stream stream) {
-  const auto with = [&]<typename T>(T) {
-    p.causal ? launch_flash_sm90_as<T, D, true, best_steps(D)>(p, a, stream)
-             : launch_flash_sm90_as<T, D, false, best_steps(D)>(p, a, stream);
+void launch_flash_sm90(int packed, const Problem& p, const Arguments& a, Stream stream) {
+  const auto with = [&]<typename T, bool CAUSAL>(T, bool_constant<CAUSAL>) {
+    constexpr Sm90Steps STEPS = best_steps(D);
+    long_keys(D, p.kv_seq) ? launch_flash_sm90_as<T, D, CAUSAL, true, STEPS>(p, a, stream, packed)
+                           : launch_flash_sm90_as<T, D, CAUSAL, false, STEPS>(p, a, stream, packed);
   };
-  p.dtype == DType::fp16 ? with(half_t{}) : with(bfloat16_t{});
+  const auto as = [&](auto t) { p.causal ? with(t, true_type{}) : with(t, false_type{}); };
+  p.dtype == DType::fp16 ? as(half_t{}) : as(bfloat16_t{});
 }
 
 }  // namespace al::cute_attention

@@ -22,12 +22,14 @@ struct Sm90Tile {
   int k_stages, v_stages;  // buffers of the rings
 };
 
-// The tiles that were fastest on an H200. Long ones waste more of the last tile: 3 % at N = 4096.
+// The tiles that were fastest on an H200 (measured.md).
 constexpr Sm90Tile best_tile(int D, bool causal, bool long_keys) {
   if (D == 64) return {192, 128, 2, 2};
-  if (D == 128) return causal || !long_keys ? Sm90Tile{128, 128, 2, 2} : Sm90Tile{128, 176, 2, 2};
-  return causal ? Sm90Tile{128, 64, 2, 2} : Sm90Tile{128, 80, 2, 2};
+  if (D == 128) return long_keys ? Sm90Tile{192, 80, 2, 2} : Sm90Tile{128, 128, 2, 2};
+  return causal && !long_keys ? Sm90Tile{128, 64, 2, 2} : Sm90Tile{128, 80, 2, 2};
 }
+// Few keys are few queries too, and then smaller tiles waste less of the last one.
+constexpr bool long_keys(int D, int kv_seq) { return kv_seq >= (D == 128 ? 2048 : 8192); }
 
 // The first `n` steps, 0 … 6.
 constexpr Sm90Steps first_steps(int n) { return {n > 0, n > 1, n > 2, n > 3, n > 4, n > 5}; }
@@ -44,8 +46,10 @@ TileOrder sm90_order(const Problem& p, int block_m, const DeviceInfo& device);
 
 // Enqueues flash_sm90.cuh's kernel for head_dim D: 64, 128 or 256. Each D is a translation unit of
 // its own, so that the build is parallel. a.workspace: an int that is 0, and is left 0.
+// `packed`: log2 of the query heads that a tile takes together, at most 6; 2^packed divides the
+// heads that share a key/value head.
 template <int D>
-void launch_flash_sm90(const Problem& p, const Arguments& a, Stream stream);
+void launch_flash_sm90(int packed, const Problem& p, const Arguments& a, Stream stream);
 
 // The same with the first `steps` steps alone, 0 … 4, or with all 6; for fp16, causal, D = 64 and
 // 128.

@@ -14,9 +14,10 @@ namespace al::cute_attention {
 using namespace cute;
 using cute::Tensor;  // not al::Tensor
 
-// A tile of O and the tiles of keys that it needs: 0 … key_tiles - 1. No tiles: no more work.
+// A tile of O, rows row0 … end - 1, and the tiles of keys that it needs: 0 … key_tiles - 1. No
+// tiles: no more work.
 struct Work {
-  int bh = 0, batch = 0, head = 0, row0 = 0, key_tiles = 0;
+  int bh = 0, batch = 0, head = 0, row0 = 0, end = 0, key_tiles = 0;
 };
 
 // The types of one instance: everything about who holds what is decided here, at compile time.
@@ -77,12 +78,35 @@ struct Sm90Config {
 };
 // [/snippet]
 
+// The problem as the kernel counts it. Packed, query heads that share keys are one head: its first
+// rows are the first queries of 2^PACKED heads, then come their second queries, and so on. So a few
+// queries of each fill a tile, and what they all read is read once.
+// [snippet packed]
+struct Sm90Shape : KernelShape {
+  int packed;  // log2. heads, group and Nq are of the heads as they are packed
+
+  Sm90Shape(const Problem& p, int log2) : KernelShape(p), packed(log2) {
+    heads >>= packed, group >>= packed, Nq <<= packed;
+  }
+  // Keys that a packed row sees; negative or 0: none.
+  __device__ int visible_keys(int row) const {
+    return causal ? (row >> packed) + 1 + Nkv - (Nq >> packed) : Nkv;
+  }
+  // Where a packed row lies in [B · Hq · Nq].
+  __device__ std::size_t row_of(int bh, int row) const {
+    const int head = row & ((1 << packed) - 1);
+    return ((std::size_t(bh) << packed) + head) * (Nq >> packed) + (row >> packed);
+  }
+};
+// [/snippet]
+
 struct Sm90Arguments {
-  TensorMap Q, K, V, O;  // [B, H, N, D]; a copy takes 64 columns of some rows of one head
+  TensorMap Q, O;  // [B, H, N, packed, D]; a copy takes 64 columns of 64 packed rows
+  TensorMap K, V;  // [B, H, N, D]; a copy takes 64 columns of BLOCK_N rows
   const void *Q_data, *K_data, *V_data;  // the same by address; see without_leaks()
   float* LSE;                            // [B, Hq, Nq] or nullptr
   int* counter;                          // tiles given away so far; 0 before and after a launch
-  KernelShape shape;
+  Sm90Shape shape;
   TileOrder order;
 };
 
@@ -113,28 +137,34 @@ struct Ring {
 // [/snippet]
 
 template <typename Config>
-__device__ int visible(const KernelShape& shape, int row) {
-  return Config::CAUSAL ? min(shape.Nkv, row + 1 + shape.Nkv - shape.Nq) : shape.Nkv;
+__device__ int visible(const Sm90Shape& shape, int row) {
+  return Config::CAUSAL ? min(shape.Nkv, shape.visible_keys(row)) : shape.Nkv;
 }
 
 // Tiles of keys that a row sees. At least one: a row that sees no key is masked, and its zeros are
 // written, like all others.
 template <typename Config>
-__device__ int tiles_seen_by(const KernelShape& shape, int row) {
+__device__ int tiles_seen_by(const Sm90Shape& shape, int row) {
   return max(1, ceil_div(visible<Config>(shape, row), Config::BLOCK_N));
 }
 
+// Tiles are counted from a head's end, so the one that is not full is the first: when causal, it
+// has the fewest keys, and warpgroups without rows stand idle for the shortest time.
+// [snippet work_of]
 template <typename Config>
 __device__ Work work_of(const Sm90Arguments& args, int tile) {
   if (tile >= args.order.tiles()) return {};
   const OutputTile out = args.order(tile);
-  const int row0 = out.m * Config::BLOCK_M;
-  const int last_row = min(row0 + Config::BLOCK_M, args.shape.Nq) - 1;
+  const int end = ceil_div(args.shape.Nq, 64) * 64 -  // whole warpgroups
+                  (args.order.tiles_m - 1 - out.m) * Config::BLOCK_M;
+  const int last_row = min(end, args.shape.Nq) - 1;
   return {.bh = out.bh,
           .batch = out.bh / args.shape.heads,
           .head = out.bh % args.shape.heads,
-          .row0 = row0,
+          .row0 = max(0, end - Config::BLOCK_M),
+          .end = last_row + 1,
           .key_tiles = tiles_seen_by<Config>(args.shape, last_row)};
 }
+// [/snippet]
 
 }  // namespace al::cute_attention

@@ -109,7 +109,7 @@ __device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows
                                               float scale_log2) {
   using T = typename Config::T;
   constexpr int D = Config::D;
-  const KernelShape& shape = args.shape;
+  const Sm90Shape& shape = args.shape;
   const int lane = threadIdx.x % 32;
   float zeros = 0;
 #pragma unroll
@@ -124,7 +124,7 @@ __device__ __forceinline__ void without_leaks(Rows_of_O& O, const RowState& rows
   for (int r = 0; r < 2; ++r) {
     const int i = row + 8 * r;
     const int seen = i < shape.Nq ? visible<Config>(shape, i) : 0;
-    const T* q = static_cast<const T*>(args.Q_data) + (std::size_t(work.bh) * shape.Nq + i) * D;
+    const T* q = static_cast<const T*>(args.Q_data) + shape.row_of(work.bh, i) * D;
     const float m_scaled = rows.m[r] == -INFINITY ? 0 : rows.m[r] * scale_log2;
 #pragma unroll
     for (int c = 0; c < size<1>(O); ++c) O(r, c) = 0;

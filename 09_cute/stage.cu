@@ -2,6 +2,7 @@
 #include "09_cute/stage.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <utility>
 
@@ -83,15 +84,33 @@ std::string refuse_sm90_step(const Problem& p, const DeviceInfo& device) {
   return "";
 }
 
-void launch_sm90(const Problem& p, const Arguments& a, Stream stream) {
+void launch_sm90_packed(int packed, const Problem& p, const Arguments& a, Stream stream) {
   switch (p.head_dim) {
     case 64:
-      return launch_flash_sm90<64>(p, a, stream);
+      return launch_flash_sm90<64>(packed, p, a, stream);
     case 128:
-      return launch_flash_sm90<128>(p, a, stream);
+      return launch_flash_sm90<128>(packed, p, a, stream);
     case 256:
-      return launch_flash_sm90<256>(p, a, stream);
+      return launch_flash_sm90<256>(packed, p, a, stream);
   }
+}
+
+void launch_sm90(const Problem& p, const Arguments& a, Stream stream) {
+  launch_sm90_packed(0, p, a, stream);
+}
+
+// All query heads that share keys in one tile.
+std::string refuse_pack_gqa(const Problem& p, const DeviceInfo& device) {
+  if (const std::string why = refuse_sm90(p, device); !why.empty()) return why;
+  if (p.group() == 1) return "no query heads share a key/value head: there is nothing to pack";
+  if (!std::has_single_bit(unsigned(p.group())) || p.group() > 64)
+    return "it packs 2, 4, 8, 16, 32 or 64 query heads; here " + std::to_string(p.group()) +
+           " share a key/value head";
+  return "";
+}
+
+void launch_pack_gqa(const Problem& p, const Arguments& a, Stream stream) {
+  launch_sm90_packed(std::countr_zero(unsigned(p.group())), p, a, stream);
 }
 
 template <int STEPS>
@@ -144,11 +163,25 @@ constexpr Variant kVariants[] = {
      .cost = cost,
      .launch = launch_sm90},
     sm90_step<6>("lagging", "... only when one has moved by 2^8: faster, less exact", "flash_sm90"),
+    {.name = "pack_gqa",
+     .idea = "query heads that share keys fill one tile together",
+     .prior = "flash_sm90",
+     .operation = Operation::attention,
+     .refuse = refuse_pack_gqa,
+     .workspace = counter_bytes,
+     .zeroed = counter_bytes,
+     .cost = cost,
+     .launch = launch_pack_gqa},
 };
 
 int best(const Problem& p, const DeviceInfo& device) {
-  const int flash_sm90 = std::size(kVariants) - 2;  // lagging pays with accuracy
-  return refuse_sm90(p, device).empty() ? flash_sm90 : 0;
+  constexpr int PACK_GQA = std::size(kVariants) - 1;
+  constexpr int FLASH_SM90 = PACK_GQA - 2;  // between them: lagging, which pays with accuracy
+  // Packing pays where the queries of one head do not fill a tile, and costs nothing elsewhere.
+  const bool keys_are_long = long_keys(p.head_dim, p.kv_seq);
+  const bool short_head = p.seq < best_tile(p.head_dim, p.causal, keys_are_long).block_m;
+  if (short_head && refuse_pack_gqa(p, device).empty()) return PACK_GQA;
+  return refuse_sm90(p, device).empty() ? FLASH_SM90 : 0;
 }
 
 }  // namespace

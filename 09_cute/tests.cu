@@ -107,6 +107,59 @@ TEST_CASE("negative scales, and zero") {
   }
 }
 
+// More tiles than SMs, so that a block takes one after the other, and its buffers come round.
+TEST_CASE("a block that takes several tiles of O") {
+  for (const char* name : {"persistent", "flash_sm90"}) {
+    const Variant& variant = find_variant(stage_09_cute, name);
+    // The second: rows that see no key, and warpgroups without any row.
+    for (const Problem& p :
+         {problem(150, 75, 130, 140, 128, true), problem(150, 50, 200, 90, 64, true)}) {
+      if (runs(variant, p)) check_variant(variant, p, Distribution::normal);
+    }
+  }
+}
+
+// Where there are many keys the tiles are others.
+TEST_CASE("the tiles of long sequences") {
+  const Variant& variant = find_variant(stage_09_cute, "flash_sm90");
+  for (const bool causal : {false, true}) {
+    for (const Problem& p :
+         {problem(2, 1, 250, 2100, 128, causal), problem(1, 1, 70, 8200, 256, causal)}) {
+      if (runs(variant, p)) check_variant(variant, p, Distribution::normal);
+    }
+  }
+}
+
+TEST_CASE("query heads that share keys are packed: every row finds its head and its mask") {
+  const Variant& variant = find_variant(stage_09_cute, "pack_gqa");
+  struct Shape {
+    int heads, kv_heads, seq, kv_seq, head_dim;
+  };
+  for (const Shape s : {Shape{8, 2, 33, 395, 64},
+                        {16, 2, 70, 40, 128},
+                        {64, 1, 5, 300, 64},
+                        {32, 1, 3, 200, 256},
+                        {8, 4, 150, 150, 128}}) {
+    for (const bool causal : {false, true}) {
+      for (const DType dtype : kDTypes) {
+        Problem p = problem(s.heads, s.kv_heads, s.seq, s.kv_seq, s.head_dim, causal);
+        p.batch = 2;
+        p.dtype = dtype;
+        if (runs(variant, p)) check_variant(variant, p, Distribution::normal);
+      }
+    }
+  }
+  const Problem three = problem(3, 1, 64, 64, 64, true), one = problem(2, 2, 64, 64, 64, true);
+  CHECK(variant.refuse(three, device()).find("here 3") != std::string::npos);
+  CHECK(variant.refuse(one, device()).find("nothing to pack") != std::string::npos);
+  const auto taken = [](const Problem& p) {
+    return std::string(stage_09_cute.variants[stage_09_cute.best(p, device())].name);
+  };
+  CHECK(taken(problem(8, 1, 100, 4096, 128, true)) == "pack_gqa");
+  CHECK(taken(problem(8, 1, 192, 4096, 128, true)) == "flash_sm90");
+  CHECK(taken(problem(8, 8, 100, 4096, 128, true)) == "flash_sm90");
+}
+
 // V is NaN, and in another run infinite, at the last keys. The tensor cores multiply them by the
 // zeros in P of rows that must not see them: these rows have to come out as if nothing had been.
 TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
@@ -114,7 +167,9 @@ TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
     for (const int head_dim : kHeadDims) {
       for (const DType dtype : kDTypes) {
         for (const bool infinite : {false, true}) {
-          Problem p = problem(1, 1, 200, 210, head_dim, true);
+          // Packed, the second head's rows lie between the first one's.
+          const int heads = variant.name == std::string("pack_gqa") ? 2 : 1;
+          Problem p = problem(heads, 1, 200, 210, head_dim, true);
           p.dtype = dtype;
           if (!runs(variant, p)) continue;
           INFO(std::string(variant.name) << " on " << to_string(p));
@@ -127,10 +182,10 @@ TEST_CASE("what a row does not see does not leak, not even as 0 * NaN") {
           }
           const std::vector<float> O = run(variant, p, in.q, in.k, in.v);
           int leaked = 0, lost = 0;
-          for (int i = 0; i < p.seq; ++i) {
+          for (int i = 0; i < heads * p.seq; ++i) {
             for (int d = 0; d < head_dim; ++d) {
               const int x = i * head_dim + d;
-              if (d == bad_column && p.visible_keys(i) > first_bad) {
+              if (d == bad_column && p.visible_keys(i % p.seq) > first_bad) {
                 lost += std::isfinite(O[x]);
               } else {
                 leaked += !(std::abs(O[x] - clean[x]) < 0.02f);  // by another order of sums
