@@ -55,44 +55,95 @@ struct Row {
   float m = -INFINITY, l = 0;
 };
 
+// The largest score of each of a lane's two rows, and of `row` what was there before.
+template <int BLOCKS>
+__device__ __forceinline__ void largest_of(const float (&S_rmem)[BLOCKS][4], const Row (&row)[2],
+                                           float (&m)[2]) {
+  float most[4];  // four chains, so that none waits for its own last step
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    most[i] = row[i / 2].m;
+#pragma unroll
+    for (int n = 0; n < BLOCKS; ++n) most[i] = fmaxf(most[i], S_rmem[n][i]);
+  }
+  m[0] = fmaxf(most[0], most[1]);
+  m[1] = fmaxf(most[2], most[3]);
+}
+
+// [snippet bits]
+// The same in half the instructions. Numbers from 0 on have the order of their bits read as an
+// integer, and Hopper has an instruction for the largest of three integers. Who is below 0 lies
+// below all of those; only if nothing reaches 0, which is rare, floats must be compared.
+template <int BLOCKS>
+__device__ __forceinline__ void largest_of_by_bits(const float (&S_rmem)[BLOCKS][4],
+                                                   const Row (&row)[2], float (&m)[2]) {
+  int most[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) most[i] = __float_as_int(row[i / 2].m);
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      int& chain = most[2 * r + n % 2];
+      chain =
+          max(max(chain, __float_as_int(S_rmem[n][2 * r])), __float_as_int(S_rmem[n][2 * r + 1]));
+    }
+  }
+  const int bits0 = max(most[0], most[1]), bits1 = max(most[2], most[3]);
+  m[0] = __int_as_float(bits0);
+  m[1] = __int_as_float(bits1);
+  if (bits0 < 0 || bits1 < 0) largest_of(S_rmem, row, m);
+}
+// [/snippet]
+
 // [snippet softmax]
-// A step of the online softmax: S becomes P = 2^(c · (s - m) + shift), with which l goes up.
-// `alpha` is what the old terms shrink by. True if some row's maximum moved; else alpha is 1.
+// A step of the online softmax, first half: S becomes P = 2^(c · (s - m) + shift). `alpha` is what
+// the old terms shrink by. True if some row's maximum moved; else alpha is 1.
 //
 // c = scale · log2 e · the scales of Q and K, all in one factor that costs nothing, for an FMA has
 // it for free. It must be positive: the largest score must be the largest weight's.
-template <int BLOCKS>
-__device__ __forceinline__ bool softmax_step(float (&S_rmem)[BLOCKS][4], Row (&row)[2],
+// BY_BITS: of two ways to the maximum, the second.
+template <bool BY_BITS = false, int BLOCKS>
+__device__ __forceinline__ bool make_weights(float (&S_rmem)[BLOCKS][4], Row (&row)[2],
                                              float (&alpha)[2], float c, float shift) {
+  float largest[2];
+  if constexpr (BY_BITS) {
+    largest_of_by_bits(S_rmem, row, largest);
+  } else {
+    largest_of(S_rmem, row, largest);
+  }
   bool moved = false;
+  float offset[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float m = fmaxf(S_rmem[0][2 * r], S_rmem[0][2 * r + 1]);
-#pragma unroll
-    for (int n = 1; n < BLOCKS; ++n) {
-      m = fmaxf(m, fmaxf(S_rmem[n][2 * r], S_rmem[n][2 * r + 1]));
-    }
-    m = fmaxf(quad_reduce(m, [](float a, float b) { return fmaxf(a, b); }), row[r].m);
+    const float m = quad_reduce(largest[r], [](float a, float b) { return fmaxf(a, b); });
     const bool up = m > row[r].m;
     alpha[r] = up ? fast_exp2((row[r].m - m) * c) : 1.0f;
     row[r].m = m;
     moved |= up;
-
     // A row that has seen nothing but -inf: 2^-inf is 0 where 2^(-inf + inf) would be NaN.
-    const float offset = m == -INFINITY ? 0.0f : shift - m * c;
-    float sum[2] = {};
+    offset[r] = m == -INFINITY ? 0.0f : shift - m * c;
+  }
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
+  for (int n = 0; n < BLOCKS; ++n) {
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& s = S_rmem[n][2 * r + e];
-        s = fast_exp2(s * c + offset);
-        sum[e] += s;
-      }
-    }
-    row[r].l = row[r].l * alpha[r] + (sum[0] + sum[1]);
+    for (int i = 0; i < 4; ++i) S_rmem[n][i] = fast_exp2(S_rmem[n][i] * c + offset[i / 2]);
   }
   return moved;
+}
+
+// Second half: l goes up by P.
+template <int BLOCKS>
+__device__ __forceinline__ void add_weights(const float (&P_rmem)[BLOCKS][4], Row (&row)[2],
+                                            const float (&alpha)[2]) {
+  float sum[4] = {};
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] += P_rmem[n][i];
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) row[r].l = row[r].l * alpha[r] + (sum[2 * r] + sum[2 * r + 1]);
 }
 // [/snippet]
 

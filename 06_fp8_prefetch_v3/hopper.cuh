@@ -2,8 +2,8 @@
 // divide the labour. After FlashAttention-3 (Shah et al., 2024).
 //
 //   one producer warp                 asks for tiles as soon as their place is free
-//   2 or 3 consumer warpgroups        64 queries each; S = Q Kᵀ of the next keys goes on while
-//                                     the softmax of these is computed
+//   2 or 3 consumer warpgroups        64 queries each; P V of one tile goes on while the
+//                                     exponentials of the next are computed
 //
 //   Q [B·Hq, Nq, D]   K [B·Hkv, Nkv, D]   V_tiles [B·Hkv, keys / 16, D, 16], keys a multiple of
 //   BLOCK_N   O [B·Hq, Nq, D] in fp16 or bf16   LSE [B·Hq, Nq] or nullptr
@@ -40,9 +40,10 @@ struct WgmmaTile {
   static constexpr int BLOCK_M = 64 * CONSUMERS, BLOCK_N = D == 64 ? 160 : D == 128 ? 224 : 128;
   static constexpr int THREADS = 128 * (1 + CONSUMERS);
   static constexpr bool PING_PONG = CONSUMERS == 2;
-  // Going past the rescaling of O is a branch, across which the compiler moves nothing. At D 128
-  // that costs more than the 64 multiplications (855 for 875 TFLOP/s), at D 256 less.
-  static constexpr bool SKIP_RESCALE = D != 128;
+  // Three switches, each as it was measured to be faster. The maximum from the bits, in half the
+  // instructions; going past the rescaling of O where no maximum has moved; and exponentials that
+  // are held together, in one stream, with the additions behind the last of them.
+  static constexpr bool BY_BITS = D != 256, SKIP_RESCALE = D != 128, HELD = D == 128;
   static constexpr int PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 24;
   static constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 240;
 
@@ -160,7 +161,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
     }
     fence_mbarrier_init();
   }
-  __syncthreads();  // the barriers are there before anyone waits
+  __syncthreads();              // the barriers are there before anyone waits
   wait_for_kernels_in_front();  // tile_V: all before this line is done while that ends
   Place<1> Q_place;
   Place<STAGES> K_place, V_place;
@@ -252,6 +253,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       for (int e = 0; e < 4; ++e) O_rmem[n][e] = 0;
     }
 
+    // [snippet products]
     // S = Q Kᵀ: starts it. 32 bytes of D a time.
     const auto start_QK = [&] {
       const std::uint64_t Q = wgmma_descriptor(&Q_smem.columns[0][64 * consumer], Tile::SWIZZLE, 16,
@@ -275,6 +277,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       }
       wgmma_commit();
     };
+    // [/snippet]
     // The softmax of tile j. With `masked`, the diagonal or the ragged end crosses it.
     const auto weigh = [&](int j, auto masked) {
       if constexpr (masked.value) {
@@ -282,7 +285,11 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
         hide_keys(S_rmem, min(shape.Nkv, shape.visible_keys(my_row)) - j0,
                   min(shape.Nkv, shape.visible_keys(my_row + 8)) - j0);
       }
-      moved = softmax_step(S_rmem, row, alpha, c, shift);
+      moved = make_weights<Tile::BY_BITS>(S_rmem, row, alpha, c, shift);
+    };
+    // There is a tile j of K, and it has come.
+    const auto wait_for_K = [&](int j) {
+      if (j >= 0) mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
     };
     const auto K_done = [&] {
       release(&barriers.K_empty[K_place.stage]);
@@ -327,7 +334,7 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
 
     if (my_tiles > 0) {
       // [snippet pipeline]
-      mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+      wait_for_K(0);
       take_turn();
       wgmma_fence();
       start_QK();
@@ -336,11 +343,13 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
       pin(S_rmem);
       K_done();
       weigh(my_tiles - 1, std::true_type{});
+      add_weights(S_rmem, row, alpha);
       round_P<T>(P_rmem, S_rmem);
       if (one_V_left) skip_V();
+      if constexpr (Tile::HELD) wait_for_K(my_tiles - 2);
 
       const auto step = [&](int j, auto masked) {
-        mbarrier_wait(&barriers.K_full[K_place.stage], K_place.parity);
+        if constexpr (!Tile::HELD) wait_for_K(j);
         take_turn();
         wgmma_fence();
         start_QK();  // of tile j
@@ -353,6 +362,15 @@ __global__ void __launch_bounds__(WgmmaTile<D>::THREADS, 1)
         pin(S_rmem);  // the first product is done …
         K_done();
         weigh(j, masked);
+        if constexpr (Tile::HELD) {
+          // K is wanted in the next step only. But a wait is a branch, across which the compiler
+          // moves nothing: without it, an addition would stand behind each exponential, and the
+          // wait for O above them all.
+          pin(S_rmem);
+          wait_for_K(j - 1);
+          pin(S_rmem);
+        }
+        add_weights(S_rmem, row, alpha);
         pin(S_rmem);
         wgmma_wait<0>();
         pin(O_rmem);  // … and now the second

@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES, WARPS>::THREADS,
   auto& K_smem = shared.take<typename Tile::KV_tiles>("K_smem");
   auto& V_smem = shared.take<typename Tile::KV_tiles>("V_smem");
 
-  // All in one factor: see softmax_step.
+  // All in one factor: see make_weights.
   // [hole factors]
   const int shared_head = head / shape.group;
   const float c = shape.scale * kLog2e * (scales.q ? scales.q[head] : 1.0f) *
@@ -210,7 +210,8 @@ __global__ void __launch_bounds__(MmaTile<T, D, STAGES, WARPS>::THREADS,
                 min(shape.Nkv, shape.visible_keys(my_row + 8)) - j0);
     }
     float alpha[2];
-    const bool moved = softmax_step(S_rmem, row, alpha, c, shift);
+    const bool moved = make_weights(S_rmem, row, alpha, c, shift);
+    add_weights(S_rmem, row, alpha);
     rescale(O_rmem, alpha, __any_sync(0xffffffff, moved));
     round_P<T>(P_rmem, S_rmem);
 

@@ -134,11 +134,11 @@ void launch_hopper(const Problem& p, const Arguments& a, Stream stream) {
 // In 8 bits wgmma lines 32 products and the sum so far up under the largest of them, and cuts off
 // what lies 2^-13 below its leading bit. So each of the D + D / 32 numbers that make a score is off
 // by anything up to 2^-13 of the largest; as a root mean square by 1 / √3 of that, and all together
-// by √(D + D / 32) times as much. Eight times that, for the largest error of thousands. The
-// emulator's sums are exact.
+// by √(D + D / 32) times as much. Three times that: on an H200 the largest error of all tests' rows
+// is 0.85 of it, for a row's LSE averages over its keys. The emulator's sums are exact.
 Slack slack_hopper(const Problem& p) {
   if (device().backend == "emulator") return {};
-  return {.products = 8 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13};
+  return {.products = 3 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13};
 }
 // [/snippet]
 

@@ -119,7 +119,8 @@ __device__ __forceinline__ uint2 two_of_keys(const std::uint32_t (&first)[WORDS]
 // [snippet begin_early]
 template <typename Tile, typename KV = typename Tile::KV>
 __device__ __forceinline__ void begin_early(const KV* K, const KV* V, const Job& job) {
-  constexpr int D = Tile::D, KEYS = Tile::BLOCK_KEYS, MOST = 96 * 1024 / (KEYS * D * sizeof(KV));
+  constexpr int D = Tile::D, KEYS = Tile::BLOCK_KEYS, BYTES = KEYS * D * sizeof(KV);  // of a tile
+  constexpr int MOST = 96 * 1024 / Tile::BLOCKS_PER_SM / BYTES;                       // tiles
   launch_dependents();
   if (threadIdx.x < 2 && !job.page_table) {  // where the pages are may not be known yet
     const int head = blockIdx.x / job.row_tiles;

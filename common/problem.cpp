@@ -185,6 +185,7 @@ std::string to_string(const Problem& p) {
   if (p.kv_seq != p.seq) text += fmt::format(" Nkv{}", p.kv_seq);
   text += fmt::format(" D{} {} {}", p.head_dim, to_string(p.dtype), p.causal ? "causal" : "full");
   if (p.cache_dtype() != p.dtype) text += fmt::format(" kv {}", to_string(p.cache_dtype()));
+  if (p.one_factor) text += " one factor";
   if (!p.kv_len.empty()) {
     const auto [fewest, most] = std::ranges::minmax(p.kv_len);
     text += fmt::format(" keys {}–{}", fewest, most);

@@ -1,5 +1,5 @@
-// What the programs of this chapter's labs include and no student edits: compiled once (al_add_labs),
-// for CuTe alone takes half of a compilation.
+// What the programs of this chapter's labs include and no student edits: compiled once
+// (al_add_labs), for CuTe alone takes half of a compilation.
 #include <algorithm>
 #include <cmath>
 

@@ -34,7 +34,9 @@ endfunction()
 # al_build(PRESET [targets...]): everything, when no target is named.
 function(al_build preset)
   set(folder ${AL_ROOT}/build/${preset})
-  if(NOT EXISTS ${folder}/CMakeCache.txt)
+  file(GLOB configured ${folder}/build.ninja ${folder}/Makefile)
+  if(NOT configured)
+    file(REMOVE ${folder}/CMakeCache.txt)  # of a try that failed: it would keep the compiler
     set(generator "Unix Makefiles")
     find_program(ninja ninja NO_CACHE)
     if(ninja)

@@ -10,7 +10,8 @@ DIR is a folder, or the zip file that Canvas, Moodle or Gradescope made of all s
     submissions/carol.zip                or a zip file of either; zip files inside are opened too
     submissions/doejane_71_9042_fused.cuh                          as Canvas names files, or
     submissions/LATE_anon_K8x2q_9042_fused.cuh                     where students are anonymous and late
-    submissions/Jane Doe_71_assignsubmission_file_/fused.cuh       as Moodle names folders
+    submissions/Jane Doe_71_assignsubmission_file/fused.cuh        as Moodle names folders, or
+    submissions/Jane Doe_71_assignsubmission_file_fused.cuh        files
 
 A folder that is itself one submission (04.1/fused.cuh, or fused.cuh with --lab, or anything with
 --single) is graded alone, and the exit code is the verdict: 0 all labs passed, 1 not. With many
@@ -116,7 +117,7 @@ class Student:
 
 CANVAS = re.compile(r"^(?:(?P<anonymous_late>LATE_)?(?P<anonymous>anon_[^_]+)|(?P<student>.+?)_(?P<late>LATE_)?(?P<id>\d+))"
                     r"_\d+_(?P<file>.+)$")
-MOODLE = re.compile(r"^(?P<student>.+?)_(?P<id>\d+)_assignsubmission_file_?$")
+MOODLE = re.compile(r"^(?P<student>.+?(?:_\d+)?)_assignsubmission_(?P<plugin>[a-z]+)(?:_(?P<file>.*))?$")
 COPY = re.compile(r"-\d+(?=\.[^.]+$)")  # Canvas calls the second upload of qk.cuh qk-1.cuh
 
 
@@ -145,12 +146,14 @@ def find_students(folder, labs, scratch):
         found = entries(folder)
     students = {}
     for path in found:
-        canvas = CANVAS.match(path.name) if path.is_file() else None
-        moodle = MOODLE.match(path.name) if path.is_dir() else None
+        moodle = MOODLE.match(path.name)
+        canvas = CANVAS.match(path.name) if path.is_file() and not moodle else None
+        if moodle and (moodle["plugin"] != "file" or path.is_file() and not moodle["file"]):
+            continue  # a text that was typed in
         if canvas:
             name = canvas["anonymous"] or f"{canvas['student']}_{canvas['id']}"
         elif moodle:
-            name = f"{moodle['student']}_{moodle['id']}"
+            name = moodle["student"]
         elif path.is_dir():
             name = path.name
         elif path.suffix.lower() == ".zip":
@@ -166,7 +169,7 @@ def find_students(folder, labs, scratch):
             own = scratch / f"{len(students)}_{len(student.folders)}"
             own.mkdir(parents=True)
             student.folders.append(own)
-            handed_in = COPY.sub("", canvas["file"]) if canvas else path.name
+            handed_in = COPY.sub("", canvas["file"]) if canvas else moodle["file"] if moodle else path.name
             try:
                 shutil.copyfile(path, own / pathlib.PurePath(handed_in).name)
             except OSError as failure:

@@ -14,7 +14,7 @@
 namespace al {
 
 #if !defined(AL_EMULATOR) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-// The plain copy in vectors of one type: 16, 8 or 4 bytes.
+// The plain copy in vectors of one type: 16 or 8 bytes.
 template <typename Vector>
 __device__ __forceinline__ void copy_now(void* smem, const void* gmem, int source_bytes) {
   Vector value{};
@@ -49,19 +49,6 @@ __device__ __forceinline__ void cp_async_8(void* smem, const void* gmem, int sou
   copy_now<uint2>(smem, gmem, source_bytes);
 #else
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(smem))),
-               "l"(gmem), "r"(source_bytes)
-               : "memory");
-#endif
-}
-
-__device__ __forceinline__ void cp_async_4(void* smem, const void* gmem, int source_bytes = 4) {
-#if defined(AL_EMULATOR)
-  emulator::cp_async(smem, gmem, 4, source_bytes);
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  copy_now<unsigned>(smem, gmem, source_bytes);
-#else
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(
                    static_cast<unsigned>(__cvta_generic_to_shared(smem))),
                "l"(gmem), "r"(source_bytes)
                : "memory");

@@ -95,6 +95,18 @@ TEST_CASE("8 bits: conversions are CUDA's own") {
   }
 }
 
+TEST_CASE("8 bits with one factor: the largest of the tensor decides for all heads") {
+  Problem p = small();
+  p.dtype = DType::e4m3;
+  const HostInputs each = make_inputs(p, Distribution::normal, 3);
+  p.one_factor = true;
+  const HostInputs one = make_inputs(p, Distribution::normal, 3);
+  REQUIRE(one.q_scale.size() == each.q_scale.size());
+  const float largest = *std::max_element(each.q_scale.begin(), each.q_scale.end());
+  CHECK(*std::min_element(each.q_scale.begin(), each.q_scale.end()) < largest);
+  for (const float scale : one.q_scale) CHECK(scale == largest);
+}
+
 TEST_CASE("8 bits: a head's largest element becomes the largest number") {
   Problem p = small();
   p.dtype = DType::e4m3;

@@ -46,7 +46,7 @@ class Judge:
                 "walls": {"files": "stands"}}
 
 
-class Made(unittest.TestCase):
+class Folder(unittest.TestCase):
     def setUp(self):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="grade_test-"))
         self.addCleanup(shutil.rmtree, self.place)
@@ -58,6 +58,10 @@ class Made(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+
+class Made(Folder):
+    """With a judge that is made up."""
 
     def zip(self, name, files):
         path = self.given / name
@@ -110,6 +114,9 @@ class Made(unittest.TestCase):
         self.write("doejane_71_9042_fused-2.cuh")
         self.write("doejohn_LATE_72_9043_fused.cuh", "wrong")
         self.write("Jim Doe_73_assignsubmission_file_/fused.cuh")
+        self.write("Jim Doe_73_assignsubmission_onlinetext/onlinetext.html")
+        self.write("Ann_Mary_76_assignsubmission_file_fused.cuh")
+        self.write("Default group_assignsubmission_file/fused.cuh")
         self.zip("poe_74_9044_homework.zip", {"homework/fused.cuh": "right", "__MACOSX/._fused.cuh": "x"})
         self.write("de_la_cruz_75_9045_fused.cuh")
         self.write("anon_K8x2q_9046_fused.cuh")
@@ -118,7 +125,7 @@ class Made(unittest.TestCase):
         self.assertEqual({name: (row["passed"], row["late"]) for (name, _), row in rows.items()},
                          {"doejane_71": (True, False), "doejohn_72": (False, True), "Jim Doe_73": (True, None),
                           "poe_74": (True, False), "de_la_cruz_75": (True, False), "anon_K8x2q": (True, False),
-                          "anon_07171": (False, True)})
+                          "anon_07171": (False, True), "Ann_Mary_76": (True, None), "Default group": (True, None)})
         with open(self.out / "grades.csv", newline="") as file:
             late = {row["student"]: row["late"] for row in csv.DictReader(file)}
         self.assertEqual((late["doejohn_72"], late["poe_74"], late["Jim Doe_73"]), ("yes", "no", ""))
@@ -273,6 +280,29 @@ class Made(unittest.TestCase):
                          {"name", "score", "max_score", "status", "output", "visibility"})
         self.assertIn("## Lab 04.1, Rescale: passed (100%)",
                       (self.out / "students/alice/feedback.md").read_text())
+
+
+@unittest.skipUnless((ROOT / "build/emulator/lab.json").exists(), "build lab_judge first")
+class Verb(Folder):
+    """make grade, as docs/instructor.md says it."""
+
+    def make(self, *words):
+        done = subprocess.run(["make", "-s", "-C", ROOT, "grade", *words], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_verdict_is_no_error_of_the_tool(self):
+        self.write("01.1/qk.cuh", "this is no C++")
+        code, said = self.make(f"DIR={self.given}", "SINGLE=1", "LAB=01.1", "SEED=0", f"OUT={self.out}")
+        self.assertNotEqual(code, 0)
+        self.assertIn("0 of 1 passed", said)
+        self.assertNotIn("CMake Error", said)
+        self.assertEqual(json.loads((self.out / "grades.json").read_text())["seed"], 0)
+
+    def test_no_folder(self):
+        code, said = self.make()
+        self.assertNotEqual(code, 0)
+        self.assertIn("Which submissions?", said)
+        self.assertNotIn("CMake Error", said)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -147,6 +147,13 @@ class AllLabs(unittest.TestCase):
         self.assertEqual(first.rules, variants.Variant(lab, 5).rules)
         self.assertGreater(len({variants.Variant(lab, seed).header for seed in range(40)}), 20)
 
+    def test_every_chapter_has_a_variant_and_every_variant_a_choice(self):
+        graded = [lab for lab in starter.all_labs() if lab.kind == "variant"]
+        self.assertEqual({lab.chapter for lab in graded}, {lab.chapter for lab in starter.all_labs()})
+        for lab in graded:
+            asked = {tuple(variants.Variant(lab, seed).features) for seed in range(300)}
+            self.assertGreaterEqual(len(asked), 4, lab.id)
+
     def test_what_seeds_ask_for(self):
         said = subprocess.run([sys.executable, variants.__file__, "5", "6"], capture_output=True, text=True)
         rows = dict(line.split("  ", 1) for line in said.stdout.splitlines())

@@ -172,6 +172,15 @@ TEST_CASE("K and V of their own dtype, in pages, with lengths") {
   CHECK(complaint({"--kv-dtype", "fp12"}).starts_with("--dtype fp12 is not known"));
 }
 
+TEST_CASE("8 bits with one factor a tensor") {
+  const auto first = [](std::initializer_list<const char*> line) {
+    return parse(line).problems[0].problem;
+  };
+  CHECK(!first({"--dtype", "e4m3"}).one_factor);
+  CHECK(to_string(first({"--dtype", "e4m3", "--one-factor"})) ==
+        "B1 H8 N1024 D64 e4m3 causal one factor");
+}
+
 TEST_CASE("an option overrides --config, in any order") {
   for (const Options& options : {parse({"--seq", "100", "--config", "hdim64_seq4k"}),
                                  parse({"--config", "hdim64_seq4k", "--seq", "100"})}) {

@@ -104,7 +104,7 @@ class Running(unittest.TestCase):
 case $1 in
 --query-metrics) for metric in {' '.join(m.split('.')[0] for m in profiler.METRICS)}; do
   [ $metric = {profiler.stall_metric('gmma').split('.')[0]} ] || echo "$metric  Counter"; done;;
---import) cat {RECORDED};;
+--import) cat '{RECORDED}';;
 *) echo "$@" > {self.folder}/asked; {script};;
 esac
 """, encoding="utf-8")

@@ -126,6 +126,7 @@ Results cache_results() {
   results.rows[0].problem.kv_len.assign(results.rows[0].problem.batch, 3);
   results.rows[1].problem.dtype = DType::e5m2;
   results.rows[1].problem.page_size = 64;
+  results.rows[1].problem.one_factor = true;
   return results;
 }
 

@@ -26,7 +26,7 @@ endfunction()
 function(expect said commands)
   cmake_parse_arguments(arg "SUCCESS" "" "" ${ARGN})
   file(WRITE ${WORK}/script.cmake
-       "set(AL_VENV ${WORK}/venv)\n include(${AL_ROOT}/common/cmake/setup.cmake)\n ${commands}\n")
+       "set(AL_VENV \"${WORK}/venv\")\n include(\"${AL_ROOT}/common/cmake/setup.cmake\")\n ${commands}\n")
   execute_process(
     COMMAND ${CMAKE_COMMAND} -E env --unset=CXX PATH=${machine} ${CMAKE_COMMAND} -P
             ${WORK}/script.cmake
@@ -54,7 +54,7 @@ expect("" "${install_libraries}")
 
 healthy()
 expect("CMake 3.18.0 is too old: attention-ladder needs 3.25 or newer"
-       "set(CMAKE_VERSION 3.18.0)\n include(${AL_ROOT}/common/cmake/setup.cmake)")
+       "set(CMAKE_VERSION 3.18.0)\n include(\"${AL_ROOT}/common/cmake/setup.cmake\")")
 
 healthy()
 shim(c++ "case $1 in -dump*) echo 11.4.0;; --version) echo Free Software Foundation;; esac")
@@ -88,7 +88,7 @@ file(REMOVE ${machine}/python3)
 expect("There is no python3: install it" "${install_python}")
 
 healthy()
-shim(python3 "/bin/mkdir -p $3; echo ensurepip is not available; exit 1")
+shim(python3 "/bin/mkdir -p \"$3\"; echo ensurepip is not available; exit 1")
 expect("python3 cannot make a virtual environment: install its venv module" "${install_python}")
 
 # What nothing needs may stay away.
@@ -107,10 +107,10 @@ file(WRITE ${wheel}/cutlass_library/source/include/cute/tensor.hpp "")
 file(WRITE ${wheel}/cutlass_library/source/examples/large.cu "")
 execute_process(COMMAND ${CMAKE_COMMAND} -E tar cf ../cutlass.zip --format=zip cutlass_library
                 WORKING_DIRECTORY ${wheel})
-shim(python3 "/bin/mkdir -p $3/bin; /bin/cp ${machine}/pip $3/bin/pip; /bin/cp ${machine}/pip $3/bin/python")
-shim(pip "[ \"$2 $3 $4\" = 'pip download --dest' ] && /bin/mkdir -p $5 && /bin/cp ${WORK}/cutlass.zip $5/cutlass.whl")
+shim(python3 "/bin/mkdir -p \"$3/bin\"; /bin/cp '${machine}/pip' \"$3/bin/pip\"; /bin/cp '${machine}/pip' \"$3/bin/python\"")
+shim(pip "[ \"$2 $3 $4\" = 'pip download --dest' ] && /bin/mkdir -p \"$5\" && /bin/cp '${WORK}/cutlass.zip' \"$5/cutlass.whl\"")
 file(WRITE ${WORK}/script.cmake
-     "set(AL_VENV ${WORK}/venv)\n include(${AL_ROOT}/common/cmake/setup.cmake)
+     "set(AL_VENV \"${WORK}/venv\")\n include(\"${AL_ROOT}/common/cmake/setup.cmake\")
       al_install_cutlass()\n al_find_cutlass(found)\n message(NOTICE \"found \${found}\")")
 execute_process(
   COMMAND ${CMAKE_COMMAND} -E env --unset=CUTLASS_DIR PATH=${machine} ${CMAKE_COMMAND} -P

@@ -55,9 +55,23 @@ const Library& library() {
 
 // The tensors' names in a plan.
 enum Uid : std::int64_t {
-  kQ = 1, kK, kV, kO, kLse, kQueries, kKeys, kPages,
+  kQ = 1,
+  kK,
+  kV,
+  kO,
+  kLse,
+  kQueries,
+  kKeys,
+  kPages,
   // Of 8 bits: the factors of Q, K and V, those of P and O, and the largest P and O that it met.
-  kDescaleQ, kDescaleK, kDescaleV, kScaleP, kDescaleP, kScaleO, kMaxP, kMaxO
+  kDescaleQ,
+  kDescaleK,
+  kDescaleV,
+  kScaleP,
+  kDescaleP,
+  kScaleO,
+  kMaxP,
+  kMaxO
 };
 
 // cuDNN compiles a kernel for each problem; here it is, or why there is none.

@@ -24,8 +24,7 @@ __global__ void widen_elements(const std::uint8_t* o8, const float* v_scale, __h
 
 }  // namespace
 
-void widen_heads(const Problem& p, const void* o8, const float* v_scale, void* out,
-                 Stream stream) {
+void widen_heads(const Problem& p, const void* o8, const float* v_scale, void* out, Stream stream) {
   const int head_elements = p.seq * p.head_dim, blocks = ceil_div(head_elements, 256);
   launch(widen_elements,
          {.name = "widen_elements",

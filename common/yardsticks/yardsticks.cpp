@@ -97,7 +97,7 @@ Cost cost_least(const Problem& p) {
 // what Hopper's products of 8 bits cut off.
 Slack slack_fp8(const Problem& p) {
   if (!is_fp8(p.dtype)) return {};
-  return {.products = 8 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13,
+  return {.products = 3 * std::sqrt((p.head_dim + p.head_dim / 32) / 3.0) * 0x1p-13,
           .out = 8 * 0.0265};
 }
 

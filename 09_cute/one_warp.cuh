@@ -1,5 +1,5 @@
 // Attention by single warps, written out in loops: of CuTe it takes the chapter's layouts alone, so
-// it compiles in seconds. For the labs: fp16, D = 64, lengths that are multiples of 32.
+// it compiles in a second. For the labs: fp16, D = 64, lengths that are multiples of 32.
 #pragma once
 
 #include <cmath>
