@@ -153,7 +153,7 @@ __global__ void largest_of_chunks(const From* X, float* maxima, int batch, int h
 
 // scale[h] from the head's maxima, or from all heads' with one factor for the whole tensor. A head
 // of zeros keeps them whatever the factor, and one with an infinity is past help: 1.
-__global__ inline void scales_of_heads(const float* maxima, float* scale, int heads,
+static __global__ void scales_of_heads(const float* maxima, float* scale, int heads,
                                        int maxima_per_head, float format_largest, bool per_head) {
   const int first = per_head ? blockIdx.x * maxima_per_head : 0;
   const int count = per_head ? maxima_per_head : heads * maxima_per_head;
