@@ -30,7 +30,7 @@ constexpr Sm90Tile best_tile(int D, bool causal, bool long_keys) {
   if (D == 128) return long_keys ? Sm90Tile{192, 80, 2, 2} : Sm90Tile{128, 128, 2, 2};
   return causal && !long_keys ? Sm90Tile{128, 64, 2, 2} : Sm90Tile{128, 80, 2, 2};
 }
-// Few keys are few queries too, and then smaller tiles waste less of the last one.
+// Few keys are few queries too, and then smaller tiles waste less of the one that is not full.
 constexpr bool long_keys(int D, int kv_seq) { return kv_seq >= (D == 128 ? 2048 : 8192); }
 
 // The first `n` steps, 0 … 6.

@@ -10,7 +10,7 @@ namespace al::cute_attention {
 
 struct OutputTile {
   int bh;  // query head, counted over the batch
-  int m;   // tile of queries: rows m · BLOCK_M …
+  int m;   // tile of queries; which rows those are, the kernel says
 };
 
 // Blocks start in the order of their index. Two wishes:

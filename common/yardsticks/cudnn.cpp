@@ -133,7 +133,7 @@ struct Plan {
     };
     fe::graph::SDPA_fp8_attributes options;
     options.set_attn_scale(static_cast<float>(p.scale)).set_generate_stats(true);
-    if (p.causal) {
+    if (p.causal && p.seq > 1) {  // as below: a single query sees every key
       options.set_diagonal_band_right_bound(0).set_diagonal_alignment(
           p.seq == p.kv_seq ? fe::DiagonalAlignment_t::TOP_LEFT
                             : fe::DiagonalAlignment_t::BOTTOM_RIGHT);
@@ -227,6 +227,9 @@ std::string refuse(const Problem& p, const DeviceInfo& device) {
   }
   if (is_fp8(p.dtype) && !p.one_factor) {
     return "of 8 bits cuDNN takes one factor for all heads of a tensor: --one-factor";
+  }
+  if (is_fp8(p.dtype) && (!p.kv_len.empty() || p.page_size > 0)) {
+    return "of 8 bits cuDNN is asked for whole caches of one length only";
   }
   if (device.sm < 80) return "cuDNN's fused attention needs sm_80 or newer";
   if (p.causal && p.seq > p.kv_seq) {

@@ -12,7 +12,8 @@ Needs torch with CUDA, and the C library: cmake --build build/cuda --target atte
 is PyTorch's; FlashAttention-3 takes its turn too where its package is installed. Each launch is
 between two events, after an L2 flush; the inputs are PyTorch's random numbers.
 
-Exit code: 0, 2 for wrong usage, 77 without torch, GPU or library.
+Exit code: 0; 1 a kernel failed, or differs from cuDNN; 2 wrong usage; 77 without torch, GPU or
+library.
 """
 
 import argparse
@@ -176,7 +177,7 @@ def main(arguments):
                                 options.rounds)
     except ladder.Error as failure:
         print(f"in_turn.py: {failure}", file=sys.stderr)
-        return 77
+        return 77 if isinstance(failure, (ladder.NoLibrary, ladder.NoDevice)) else 1
     except pytorch.Failure as failure:
         print(f"in_turn.py: {failure}", file=sys.stderr)
         return failure.code

@@ -16,6 +16,7 @@ import argparse
 import collections
 import itertools
 import math
+import os
 import sys
 import time
 
@@ -340,6 +341,8 @@ def main():
     try:
         ladder.library("cuda" if options.device == "cuda" else "emulator")
     except ladder.NoLibrary as missing:
+        if os.environ.get("ATTENTION_LADDER_PATH"):
+            raise  # where it should be has been said
         print(f"SKIP: {missing}")
         sys.exit(77)
     stages = [name for name in options.stage.split(",") if name]
