@@ -3,10 +3,10 @@
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 unset(ENV{MAKEFLAGS})  # of the make that called: its children would announce every folder
 unset(ENV{MAKELEVEL})
-# How many at once: all that have 2 GB each, which the compiler takes for CuTe's files.
+# How many at once: all that have 3.5 GB each, which nvcc takes for CuTe's files (g++: 2).
 cmake_host_system_information(RESULT AL_CORES QUERY NUMBER_OF_LOGICAL_CORES)
 cmake_host_system_information(RESULT memory QUERY TOTAL_PHYSICAL_MEMORY)  # MiB
-math(EXPR room "${memory} / 2000 + 1")
+math(EXPR room "${memory} / 3500 + 1")
 if(room LESS AL_CORES)
   set(AL_CORES ${room})
 endif()
