@@ -1,7 +1,7 @@
 // Attention in 8 bits on Hopper's own units: TMA brings the tiles, wgmma multiplies them, and warps
 // divide the labour. After FlashAttention-3 (Shah et al., 2024).
 //
-//   one producer warp                 asks for tiles as soon as their place is free
+//   one producer warpgroup            one thread of it asks for tiles as their places become free
 //   2 or 3 consumer warpgroups        64 queries each; P V of one tile goes on while the
 //                                     exponentials of the next are computed
 //

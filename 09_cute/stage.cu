@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 
 #include "08_wmma/stage.hpp"
@@ -177,6 +178,8 @@ constexpr Variant kVariants[] = {
 int best(const Problem& p, const DeviceInfo& device) {
   constexpr int PACK_GQA = std::size(kVariants) - 1;
   constexpr int FLASH_SM90 = PACK_GQA - 2;  // between them: lagging, which pays with accuracy
+  static_assert(kVariants[PACK_GQA].name == std::string_view("pack_gqa") &&
+                kVariants[FLASH_SM90].name == std::string_view("flash_sm90"));
   // Packing pays where the queries of one head do not fill a tile, and costs nothing elsewhere.
   const bool keys_are_long = long_keys(p.head_dim, p.kv_seq);
   const bool short_head = p.seq < best_tile(p.head_dim, p.causal, keys_are_long).block_m;

@@ -16,7 +16,6 @@ import argparse
 import collections
 import itertools
 import math
-import os
 import sys
 import time
 
@@ -28,6 +27,7 @@ except ImportError:
     sys.exit(77)
 
 import attention_ladder as ladder
+from library_or_skip import library_or_skip
 
 Shape = collections.namedtuple("Shape", "batch heads kv_heads seq kv_seq head_dim")
 
@@ -338,13 +338,7 @@ def main():
     if options.device == "cuda" and not torch.cuda.is_available():
         print("SKIP: torch sees no GPU")
         sys.exit(77)
-    try:
-        ladder.library("cuda" if options.device == "cuda" else "emulator")
-    except ladder.NoLibrary as missing:
-        if os.environ.get("ATTENTION_LADDER_PATH"):
-            raise  # where it should be has been said
-        print(f"SKIP: {missing}")
-        sys.exit(77)
+    library_or_skip("cuda" if options.device == "cuda" else "emulator")
     stages = [name for name in options.stage.split(",") if name]
     if options.device == "cpu":
         torch.set_num_threads(1)  # its tensors are small, and the emulator has the other cores

@@ -23,7 +23,6 @@ Exit code: 0 if so, 1 if not, 77 without torch, the library, or a GPU for --devi
 
 import argparse
 import math
-import os
 import pathlib
 import sys
 import time
@@ -36,6 +35,7 @@ except ImportError:
     sys.exit(77)
 
 import attention_ladder as ladder
+from library_or_skip import library_or_skip
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -305,13 +305,7 @@ def main():
     if device == "cuda" and not torch.cuda.is_available():
         print("SKIP: torch sees no GPU")
         sys.exit(77)
-    try:
-        ladder.library("cuda" if options.device == "cuda" else "emulator")
-    except ladder.NoLibrary as missing:
-        if os.environ.get("ATTENTION_LADDER_PATH"):
-            raise  # where it should be has been said
-        print(f"SKIP: {missing}")
-        sys.exit(77)
+    library_or_skip("cuda" if options.device == "cuda" else "emulator")
     dtype = getattr(torch, options.dtype or ("float32" if device == "cpu" else "float16"))
     wide = dtype == torch.float32
     stage = options.prefill or ("05_epilogue_norm_v2" if wide else "09_cute")

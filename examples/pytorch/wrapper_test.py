@@ -25,14 +25,9 @@ except ImportError:
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import attention_ladder as ladder  # noqa: E402
+from library_or_skip import library_or_skip  # noqa: E402
 
-try:
-    ladder.library("emulator")
-except ladder.NoLibrary as missing:  # twenty tests would say so
-    if os.environ.get("ATTENTION_LADDER_PATH"):
-        raise  # where it should be has been said
-    print(f"SKIP: {missing}")
-    sys.exit(77)
+library_or_skip("emulator")  # else twenty tests would say so
 
 EPSILON = {"float32": 2.0**-18, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
